@@ -1,0 +1,2 @@
+//! rmpi
+fn main() {}

@@ -1,0 +1,2 @@
+//! rmpid
+fn main() {}

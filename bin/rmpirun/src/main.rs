@@ -1,0 +1,2 @@
+//! rmpirun
+fn main() {}

@@ -1,0 +1,140 @@
+//! What one node is told to start, and the addresses its ranks can be reached at.
+
+use crate::{CpuSet, JobId, NodeIdx, ProcId, Rank};
+use serde::{Deserialize, Serialize};
+use std::ffi::OsString;
+use std::net::IpAddr;
+
+/// How a daemon merges the launcher's environment with the node's own (`--env`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum EnvMerge {
+    /// Set what the node's login does not set; `PATH` and `LD_LIBRARY_PATH` get the missing entries appended.
+    #[default]
+    Fill,
+    /// Overwrite the node's values.
+    Overwrite,
+    /// Start from nothing but `PATH`, `HOME` and `USER`.
+    Clear,
+}
+
+/// One program of the job (MPMD: several), as its ranks on one node need it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AppLaunch {
+    /// Program as the user wrote it: with a `/` used as is (relative to the working directory), else looked
+    /// up in `search`, else the rank's `PATH`, then the working directory.
+    pub program: OsString,
+    /// Arguments after the program.
+    pub args: Vec<OsString>,
+    /// Working directory.
+    pub wdir: OsString,
+    /// Whether the user gave `wdir`: a missing one is then an error (125), else the home directory is used
+    /// and a note sent.
+    pub wdir_explicit: bool,
+    /// `--path`: directories to search first.
+    pub search: Vec<OsString>,
+    /// How `env` meets the node's environment.
+    pub merge: EnvMerge,
+    /// The forwarded environment.
+    pub env: Vec<(OsString, OsString)>,
+    /// Explicit settings (`-x`), applied last; `None` unsets.
+    pub set: Vec<(OsString, Option<OsString>)>,
+}
+
+/// One rank of a node. Strings that repeat live in [`AppLaunch`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RankLaunch {
+    /// The rank.
+    pub rank: Rank,
+    /// Index into [`NodeLaunch::apps`].
+    pub app: u32,
+    /// Rank among the job's ranks on this node, dense from 0.
+    pub local_rank: u32,
+    /// CPUs to bind to; `None` leaves it unbound.
+    pub cpus: Option<CpuSet>,
+    /// Whether this rank gets the launcher's standard input; all others read `/dev/null`.
+    pub stdin: bool,
+}
+
+/// Standard output of ranks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum StdioKind {
+    /// A pipe each for stdout and stderr.
+    #[default]
+    Pipe,
+    /// A pseudo-terminal for stdout (raw, so no carriage returns), a pipe for stderr.
+    Pty,
+}
+
+/// Everything a daemon needs to prepare and start its ranks of one namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeLaunch {
+    /// The job.
+    pub job: JobId,
+    /// Namespace and epoch; `rank` is 0 and not used.
+    pub ns: ProcId,
+    /// This node's index.
+    pub node: NodeIdx,
+    /// Number of nodes in the job.
+    pub nodes: u32,
+    /// Number of ranks in the namespace.
+    pub size: u32,
+    /// Number of slots in the whole allocation (MPI's universe size).
+    pub universe: u32,
+    /// Host name as the user wrote it, for messages.
+    pub host: String,
+    /// Programs.
+    pub apps: Vec<AppLaunch>,
+    /// This node's ranks, ascending.
+    pub ranks: Vec<RankLaunch>,
+    /// Ranks per node of the whole namespace, ascending node index, run-length coded `(count, nodes)`.
+    pub layout: Vec<(u32, u32)>,
+    /// The address the host was reached at. A loopback address here means: offer only this one.
+    pub reached_at: Option<IpAddr>,
+    /// Interfaces or networks that rank traffic may use, in the user's words; empty for all.
+    pub ifaces: Vec<String>,
+    /// Ports that rank listeners may use, both ends included.
+    pub port_range: Option<(u16, u16)>,
+    /// Secret shared by the job's ranks: every data connection proves knowledge of it. 32 bytes.
+    pub key: [u8; 32],
+    /// More ranks than usable cores on this node: waiting ranks must yield.
+    pub oversubscribed: bool,
+    /// Standard output kind.
+    pub stdio: StdioKind,
+    /// Milliseconds from SIGTERM to SIGKILL when ranks are stopped.
+    pub kill_grace_ms: u32,
+    /// Milliseconds to go on draining output of stopped ranks.
+    pub drain_ms: u32,
+    /// Bytes of one output stream in flight before the daemon stops reading the rank's pipe.
+    pub output_credit: u32,
+}
+
+/// Where one rank listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RankEndpoint {
+    /// The rank.
+    pub rank: Rank,
+    /// TCP port, the same on every address of the node.
+    pub port: u16,
+}
+
+/// One node's block of the endpoint table.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeEndpoints {
+    /// The node.
+    pub node: NodeIdx,
+    /// Its host name as the user wrote it, for messages of the rank library.
+    pub host: String,
+    /// Addresses in the order to try: routable first, bridges last. A node reached over loopback has one.
+    pub addresses: Vec<IpAddr>,
+    /// Its ranks, ascending.
+    pub ranks: Vec<RankEndpoint>,
+    /// A port on this node that was free at preparation, for `MASTER_PORT`; only rank 0's node needs it.
+    pub spare_port: Option<u16>,
+}
+
+/// Endpoint table of a namespace and epoch: one block a node, append-only.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndpointTable {
+    /// Blocks in node order.
+    pub nodes: Vec<NodeEndpoints>,
+}

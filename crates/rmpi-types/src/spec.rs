@@ -1,0 +1,395 @@
+//! What the user asked for, fully understood: the result of reading options, environment and host files,
+//! and the input of planning and launching. No field here is text that still has to be parsed, except host
+//! and interface names.
+
+use crate::launch::EnvMerge;
+use crate::{CpuSet, Rank, RankSet};
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// A job as asked for. [`Default`] is one rank a usable core on this machine, of no program yet.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct JobSpec {
+    /// Programs in order of their ranks (MPMD: several).
+    pub apps: Vec<App>,
+    /// Hosts the job may use, in order; empty means this machine only.
+    pub hosts: Vec<Host>,
+    /// Mapping, ranking, binding.
+    pub placement: Placement,
+    /// Getting onto the hosts.
+    pub reach: Reach,
+    /// Output of ranks.
+    pub output: Output,
+    /// Who reads our standard input.
+    pub stdin: Stdin,
+    /// Time limits.
+    pub limits: Limits,
+    /// What a failing rank means.
+    pub on_failure: OnFailure,
+    /// Interfaces or networks (names or CIDR) rank traffic may use; empty for all.
+    pub ifaces: Vec<String>,
+    /// Ports our listeners may use, both ends included.
+    pub port_range: Option<(u16, u16)>,
+}
+
+/// One program and how many ranks of it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct App {
+    /// Program, as written.
+    pub program: OsString,
+    /// Its arguments.
+    pub args: Vec<OsString>,
+    /// Ranks; `None` fills the slots (or what `placement` says per node).
+    pub np: Option<u32>,
+    /// Working directory, if the user gave one (made absolute against the launcher's).
+    pub wdir: Option<PathBuf>,
+    /// `--path` directories.
+    pub search: Vec<OsString>,
+    /// Environment.
+    pub env: Env,
+    /// Only these hosts (indices into [`JobSpec::hosts`]); `None` for all.
+    pub hosts: Option<Vec<usize>>,
+}
+
+/// Which variables ranks get beside those the launcher sets.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Env {
+    /// What is forwarded from our own environment.
+    pub forward: Forward,
+    /// How it meets the node's.
+    pub merge: EnvMerge,
+    /// Explicit settings in order (`-x`, `-genv`); `None` unsets.
+    pub set: Vec<(OsString, Option<OsString>)>,
+    /// Names, or `PREFIX*`, exported although the deny list has them (`-x NAME`).
+    pub export: Vec<OsString>,
+}
+
+/// What is forwarded from the launcher's environment.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum Forward {
+    /// Everything but the deny list.
+    #[default]
+    Most,
+    /// Only `OMPI_*`, `PMIX_*`, `RMPI_*`, `RMPIRUN_*` and what `-x` names.
+    MpiOnly,
+    /// Only what is named.
+    Nothing,
+}
+
+/// A host of the pool, repeated mentions already added up.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Host {
+    /// Name or address to dial, never shortened.
+    pub name: String,
+    /// SSH user.
+    pub user: Option<String>,
+    /// SSH port.
+    pub port: Option<u16>,
+    /// Slots.
+    pub slots: Slots,
+    /// Limit on ranks even with oversubscription.
+    pub max_slots: Option<u32>,
+    /// `file:line` (or the option) it came from, for messages.
+    pub origin: String,
+}
+
+/// Slots of a host.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Slots {
+    /// The node's usable cores (threads with `use_hwthreads`), known when its daemon reports.
+    #[default]
+    Auto,
+    /// This many.
+    Count(u32),
+}
+
+/// Mapping, ranking and binding.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Placement {
+    /// Which node (and object) each rank goes to.
+    pub map_by: MapBy,
+    /// Object-level modifier `PE=n`: this many CPUs a rank.
+    pub pe: Option<u32>,
+    /// `SPAN`: treat all nodes' objects as one.
+    pub span: bool,
+    /// Order of ranks over mapped places; `None` follows `map_by`.
+    pub rank_by: Option<RankBy>,
+    /// CPUs.
+    pub bind_to: BindTo,
+    /// More ranks than slots allowed.
+    pub oversubscribe: bool,
+    /// More ranks than CPUs allowed where binding was asked for.
+    pub overload: bool,
+    /// No ranks on the launcher's own host.
+    pub nolocal: bool,
+    /// Use at most this many nodes.
+    pub max_nodes: Option<u32>,
+    /// Ranks a node (`-N`, `--npernode`); node by node with `np`.
+    pub per_node: Option<u32>,
+    /// Slots and PEs are hardware threads.
+    pub use_hwthreads: bool,
+    /// Host list order and repeats are places, as Hydra's `-hosts n1,n2,n1`.
+    pub listed_order: bool,
+    /// Only these logical CPUs of each node (`--cpu-set`).
+    pub cpu_set: Option<CpuSet>,
+}
+
+/// Hardware objects ranks can be mapped by and bound to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Object {
+    /// Hardware thread.
+    Hwthread,
+    /// Core.
+    Core,
+    /// First-level cache.
+    L1,
+    /// Second-level cache.
+    L2,
+    /// Third-level cache.
+    L3,
+    /// NUMA node.
+    Numa,
+    /// Package (socket).
+    Package,
+    /// The whole node.
+    Node,
+}
+
+/// Mapping policies.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum MapBy {
+    /// Fill a node's slots, then the next.
+    #[default]
+    Slot,
+    /// Deal over objects: over nodes for [`Object::Node`], over a node's objects (filling it) otherwise.
+    Object(Object),
+    /// N ranks on each object of this kind.
+    Ppr(u32, Object),
+    /// One rank a host line, in order, slots ignored: indices into [`JobSpec::hosts`].
+    Seq(Vec<usize>),
+    /// Explicit: one entry a rank.
+    Rankfile(Vec<RankfileEntry>),
+}
+
+/// One line of a rank file.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RankfileEntry {
+    /// The rank.
+    pub rank: Rank,
+    /// Index into [`JobSpec::hosts`].
+    pub host: usize,
+    /// Logical CPUs it is bound to; `None` when the line names none.
+    pub cpus: Option<RankfileCpus>,
+    /// `file:line` for messages.
+    pub origin: String,
+}
+
+/// CPUs of a rank-file line: logical core numbers, or per package.
+#[derive(Clone, Debug, PartialEq)]
+pub enum RankfileCpus {
+    /// Logical cores of the node.
+    Cores(RankSet),
+    /// `package:cores`; an empty set means all cores of that package.
+    Package(u32, RankSet),
+}
+
+/// Ranking policies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RankBy {
+    /// Node by node in slot order.
+    Slot,
+    /// Round-robin over nodes.
+    Node,
+    /// Fill each object before the next.
+    Fill,
+    /// Round-robin over all objects of all nodes.
+    Span,
+    /// Round-robin over objects of this kind.
+    Object(Object),
+}
+
+/// Binding policies.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum BindTo {
+    /// Each local rank an equal, contiguous, NUMA-respecting share of the usable CPUs.
+    #[default]
+    Share,
+    /// Not bound.
+    None,
+    /// To one object (or `pe` of them).
+    Object(Object),
+    /// Open MPI's default: core for two ranks or fewer, else package.
+    OpenMpi,
+}
+
+/// Getting onto the hosts.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Reach {
+    /// An agent called as `agent host command…` instead of the built-in SSH client; its own words first.
+    pub agent: Option<Vec<OsString>>,
+    /// SSH port for hosts that give none.
+    pub ssh_port: Option<u16>,
+    /// SSH user for hosts that give none.
+    pub ssh_user: Option<String>,
+    /// Key files to try first.
+    pub identities: Vec<PathBuf>,
+    /// Another `ssh_config`; `none` as a path reads no file at all.
+    pub ssh_config: Option<PathBuf>,
+    /// Further `ssh -o KEY=VALUE` settings, first wins, before the files.
+    pub ssh_options: Vec<(String, String)>,
+    /// What to do about unknown host keys; `None` follows the configuration, strict when that says nothing.
+    pub host_keys: Option<HostKeys>,
+    /// Connections in handshake at once.
+    pub concurrency: usize,
+    /// TCP, key exchange and authentication of one attempt.
+    pub connect_timeout: Duration,
+    /// Attempts per host within the launch limit; refused and unresolved hosts are tried until that limit.
+    pub connect_retries: u32,
+    /// The daemon binary on the hosts, instead of pushing ours.
+    pub daemon: Option<PathBuf>,
+    /// Run ranks of hosts that are this machine without SSH.
+    pub local_direct: bool,
+    /// Go on if at least this many hosts can be used.
+    pub min_hosts: Option<u32>,
+}
+
+impl Default for Reach {
+    fn default() -> Self {
+        Self {
+            agent: None,
+            ssh_port: None,
+            ssh_user: None,
+            identities: Vec::new(),
+            ssh_config: None,
+            ssh_options: Vec::new(),
+            host_keys: None,
+            concurrency: 64,
+            connect_timeout: Duration::from_secs(10),
+            connect_retries: 3,
+            daemon: None,
+            local_direct: true,
+            min_hosts: None,
+        }
+    }
+}
+
+/// Policies for host keys (`StrictHostKeyChecking`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HostKeys {
+    /// Unknown keys are refused.
+    Strict,
+    /// Unknown keys are added to the user's file; changed and revoked ones refused.
+    AcceptNew,
+    /// No check. Changed keys are accepted too.
+    Off,
+}
+
+/// Output of ranks.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Output {
+    /// What is put before each line.
+    pub tag: Tag,
+    /// A time before the tag.
+    pub timestamp: bool,
+    /// Both streams on our standard output.
+    pub merge_stderr: bool,
+    /// Only these ranks on the console.
+    pub shown: Option<RankSet>,
+    /// Pseudo-terminal for standard output: `None` decides by our own.
+    pub pty: Option<bool>,
+    /// Directory for files `1/rank.N/stdout` (Open MPI 4.1's `--output-filename`).
+    pub directory: Option<OutputDir>,
+    /// Go on when our standard output is closed.
+    pub ignore_broken_pipe: bool,
+    /// No messages of ours.
+    pub quiet: bool,
+}
+
+/// `--output-filename`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct OutputDir {
+    /// Where.
+    pub path: PathBuf,
+    /// No copy on the console.
+    pub nocopy: bool,
+    /// No `1/` level.
+    pub nojobid: bool,
+}
+
+/// Line tags; exact formats in `docs/output.md`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Tag {
+    /// None: bytes as they are.
+    #[default]
+    None,
+    /// `[1,0]<stdout>:text`, Open MPI 4.1's `--tag-output`.
+    OpenMpi4,
+    /// `[1,0]<stdout>: text`, Open MPI 5's `--output tag`.
+    OpenMpi5,
+    /// `[0] text`, Hydra's `-l`.
+    Hydra,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Who reads our standard input.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stdin {
+    /// This rank.
+    Rank(Rank),
+    /// Nobody: it is not touched.
+    None,
+    /// Every rank gets a copy.
+    All,
+}
+
+impl Default for Stdin {
+    fn default() -> Self {
+        Self::Rank(Rank(0))
+    }
+}
+
+/// Time limits (defaults: `docs/options.md`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// The whole launch; `None` is 60 s + 0.1 s a host.
+    pub launch: Option<Duration>,
+    /// The job.
+    pub job: Option<Duration>,
+    /// SIGTERM to SIGKILL.
+    pub kill_grace: Duration,
+    /// Draining output after a failure.
+    pub drain: Duration,
+    /// Heartbeat period.
+    pub heartbeat: Duration,
+    /// Silence after which a peer is lost.
+    pub lost: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            launch: None,
+            job: None,
+            kill_grace: Duration::from_secs(5),
+            drain: Duration::from_secs(5),
+            heartbeat: Duration::from_secs(1),
+            lost: Duration::from_secs(6),
+        }
+    }
+}
+
+/// What a failing rank means for the others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnFailure {
+    /// Stop them.
+    #[default]
+    Stop,
+    /// Let them end by themselves; the exit code still tells.
+    Continue,
+}
+
+/// Variables by name: what a whole environment is passed as.
+pub type EnvMap = BTreeMap<OsString, OsString>;
