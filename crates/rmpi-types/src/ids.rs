@@ -86,6 +86,13 @@ impl RankSet {
         Self(if lo <= hi { vec![(lo, hi)] } else { Vec::new() })
     }
 
+    /// From ranges as a wire has them; `None` unless each is ascending and they are ascending and disjoint.
+    #[must_use]
+    pub fn from_ranges(ranges: Vec<(u32, u32)>) -> Option<Self> {
+        let ascending = ranges.iter().all(|&(lo, hi)| lo <= hi) && ranges.windows(2).all(|w| w[0].1 < w[1].0);
+        ascending.then_some(Self(ranges))
+    }
+
     /// Adds a rank; appending in ascending order is O(1).
     pub fn insert(&mut self, rank: Rank) {
         let r = rank.0;
