@@ -1,2 +1,34 @@
-//! xtask
-fn main() {}
+//! `cargo xtask`: what a newcomer or CI runs. No dependencies, so that it starts in seconds.
+
+mod build;
+mod demo;
+mod package;
+mod stage;
+mod test;
+
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+cargo xtask demo               build everything and run the main job on four loopback hosts
+cargo xtask test [--long]      run all tests, installing what they need when root
+                 --long        also those that take minutes
+cargo xtask package            one rmpirun file that carries its static daemon, in target/package
+";
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let result = match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["demo"] => demo::run(),
+        ["test"] => test::run(false),
+        ["test", "--long"] => test::run(true),
+        ["package"] => package::run(),
+        _ => Err(USAGE.to_owned()),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            stage::say(&message);
+            ExitCode::FAILURE
+        }
+    }
+}
