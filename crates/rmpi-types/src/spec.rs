@@ -91,6 +91,8 @@ pub struct Host {
     pub slots: Slots,
     /// Limit on ranks even with oversubscription.
     pub max_slots: Option<u32>,
+    /// Binding of this host's ranks (Hydra's `binding=`), instead of the job's.
+    pub bind_to: Option<BindTo>,
     /// `file:line` (or the option) it came from, for messages.
     pub origin: String,
 }
