@@ -87,6 +87,14 @@ pub enum Cause {
     Rank(RankExit),
     /// Hosts could not be used; nothing was started. One entry a failed host.
     Launch(Vec<(NodeIdx, LaunchFault)>),
+    /// The job cannot be placed on the hosts (not enough slots, a binding that does not fit); nothing was
+    /// started.
+    Plan {
+        /// The exit code it asks for.
+        code: u8,
+        /// What does not fit, and what to do.
+        message: String,
+    },
     /// A host was lost while ranks ran.
     NodeLost {
         /// The host.
@@ -133,6 +141,7 @@ impl JobOutcome {
             Cause::Success => 0,
             Cause::Rank(exit) => exit.code(),
             Cause::Launch(faults) => faults.iter().map(|(_, f)| f.code).max().unwrap_or(exit::LAUNCH),
+            Cause::Plan { code, .. } => *code,
             Cause::NodeLost { .. } => exit::NODE_LOST,
             Cause::Timeout { .. } => exit::TIMEOUT,
             Cause::Signal(signal) => exit::of_signal(*signal),

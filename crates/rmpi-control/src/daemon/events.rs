@@ -1,0 +1,186 @@
+//! What goes into a [`super::DaemonMachine`] and what comes out. The driver carries out actions in the order
+//! given and must flush what was sent before it carries out [`DaemonAction::Exit`].
+
+use crate::link::{LinkId, LinkKind};
+use bytes::Bytes;
+use rmpi_types::launch::NodeEndpoints;
+use rmpi_types::{EndpointTable, LaunchFault, NodeIdx, NodeLaunch, NodeReport, ProcId, RankExit};
+use rmpi_wire::Frame;
+use rmpi_wire::msg::Stream;
+use rmpi_wire::rank::{RankRequest, Reply};
+use std::time::Duration;
+
+/// What a daemon is told when it starts.
+#[derive(Clone, Debug)]
+pub struct DaemonPolicy {
+    /// Its index among the hosts if the start command gave it; else its neighbour tells.
+    pub node: Option<NodeIdx>,
+    /// What the control stream is.
+    pub up: LinkKind,
+    /// Heartbeat period.
+    pub heartbeat: Duration,
+    /// Silence after which the launcher, or a child, is lost.
+    pub lost: Duration,
+    /// SIGTERM to SIGKILL after the launcher was lost.
+    pub lost_grace: Duration,
+}
+
+impl Default for DaemonPolicy {
+    fn default() -> Self {
+        Self {
+            node: None,
+            up: LinkKind::Pipe,
+            heartbeat: Duration::from_secs(1),
+            lost: Duration::from_secs(6),
+            lost_grace: Duration::from_secs(2),
+        }
+    }
+}
+
+/// What happened on the node.
+#[derive(Clone, Debug)]
+pub enum DaemonEvent {
+    /// The node was examined (once, after the hello); the machine sends the report.
+    Report(Box<NodeReport>),
+    /// A frame from the launcher or the parent.
+    FromUp(Frame),
+    /// The control stream ended, with an error or without.
+    UpEof,
+    /// A dialled control stream was replaced by a new one (hello exchanged).
+    UpResumed,
+    /// A frame from a child daemon.
+    FromChild {
+        /// Its link.
+        link: LinkId,
+        /// The frame.
+        frame: Frame,
+    },
+    /// A child daemon dialled in, or dialled in again on the same link id.
+    ChildUp {
+        /// Its link.
+        link: LinkId,
+        /// Who it is (authenticated by the driver).
+        node: NodeIdx,
+    },
+    /// A child's stream ended.
+    ChildEof {
+        /// Its link.
+        link: LinkId,
+    },
+    /// The time of [`super::DaemonMachine::next_timer`] has come. Early and spurious ticks do no harm.
+    Tick,
+    /// Answer to [`DaemonAction::Prepare`].
+    Prepared(Result<NodeEndpoints, LaunchFault>),
+    /// Answer to [`DaemonAction::Spawn`]: pids; on error nothing is left running.
+    Spawned(Result<Vec<(ProcId, u32)>, LaunchFault>),
+    /// Output of a rank, whole lines where possible. Bytes count against the credit given by
+    /// [`DaemonAction::Read`].
+    Output {
+        /// The writer.
+        proc: ProcId,
+        /// Which stream.
+        stream: Stream,
+        /// Bytes, possibly none.
+        bytes: Bytes,
+        /// End of the stream.
+        last: bool,
+    },
+    /// The rank took this many bytes of its standard input out of what [`DaemonAction::WriteStdin`] gave.
+    StdinTaken {
+        /// The reader.
+        proc: ProcId,
+        /// Bytes.
+        bytes: u32,
+    },
+    /// The rank closed its standard input.
+    StdinClosed {
+        /// The reader.
+        proc: ProcId,
+    },
+    /// `waitpid` of a rank. `abort`, `stopped` are filled in by the machine.
+    RankExited(RankExit),
+    /// A request from a rank's socket.
+    RankRequest {
+        /// The rank.
+        proc: ProcId,
+        /// Its number.
+        id: u64,
+        /// What.
+        request: RankRequest,
+        /// Its payload.
+        payload: Bytes,
+    },
+    /// A rank's socket ended.
+    RankGone {
+        /// The rank.
+        proc: ProcId,
+    },
+    /// Answer to [`DaemonAction::KillAll`]: no process of the job is left on this node, and every rank's
+    /// `RankExited` was given before.
+    Empty,
+}
+
+/// What the driver must do.
+#[derive(Clone, Debug)]
+pub enum DaemonAction {
+    /// Send towards the launcher.
+    SendUp(Frame),
+    /// Send to a child.
+    SendChild {
+        /// Its link.
+        link: LinkId,
+        /// The frame.
+        frame: Frame,
+    },
+    /// Flush and close a child's stream. The link id is not used again.
+    CloseChild {
+        /// Its link.
+        link: LinkId,
+    },
+    /// Find programs, bind listeners, make the segment; then feed `Prepared`.
+    Prepare(Box<NodeLaunch>),
+    /// Start the prepared ranks; then feed `Spawned`. Nothing of their output may be read yet.
+    Spawn(EndpointTable),
+    /// Bytes for a rank's standard input.
+    WriteStdin {
+        /// The reader.
+        proc: ProcId,
+        /// Bytes, at least one.
+        bytes: Bytes,
+    },
+    /// End of file on a rank's standard input, after all bytes given before.
+    CloseStdin {
+        /// The reader.
+        proc: ProcId,
+    },
+    /// The driver may read this many more bytes of a rank's output. Adds up.
+    Read {
+        /// The writer.
+        proc: ProcId,
+        /// Which stream.
+        stream: Stream,
+        /// Bytes.
+        bytes: u32,
+    },
+    /// Send a signal to the process groups of these ranks.
+    Signal {
+        /// Signal number.
+        signal: i32,
+        /// The ranks, none of which has exited as far as the machine knows.
+        procs: Vec<ProcId>,
+    },
+    /// SIGKILL every process of the job (descendants, cgroup), again and again until none is left; then feed
+    /// `Empty`. Also asked for when all ranks have ended, for what they left behind.
+    KillAll,
+    /// Answer a rank's request.
+    ReplyRank {
+        /// The rank.
+        proc: ProcId,
+        /// The answer.
+        reply: Reply,
+        /// Its payload.
+        payload: Bytes,
+    },
+    /// Nothing is left to do: flush, remove scratch, leave.
+    Exit,
+}
