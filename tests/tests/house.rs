@@ -9,7 +9,7 @@ const MAX_LINES: usize = 600;
 
 /// `crate -> crates of ours it may depend on`, read from the table in the architecture page.
 fn allowed() -> BTreeMap<String, BTreeSet<String>> {
-    let page = std::fs::read_to_string(root().join("docs/architecture.md")).unwrap();
+    let page = std::fs::read_to_string(root().join("docs/architecture.md")).expect("the architecture page");
     let rows = page.lines().filter(|l| l.starts_with("| `"));
     let cells = rows.map(|l| l.trim_matches('|').split('|').map(str::trim).collect::<Vec<_>>());
     cells
@@ -56,7 +56,7 @@ fn the_crate_graph_is_the_one_in_the_architecture_page() {
 }
 
 fn sources(dir: &Path, found: &mut Vec<PathBuf>) {
-    for entry in std::fs::read_dir(dir).unwrap().flatten() {
+    for entry in std::fs::read_dir(dir).expect("a source folder").flatten() {
         let path = entry.path();
         if path.is_dir() && !path.ends_with("target") {
             sources(&path, found);
@@ -69,7 +69,7 @@ fn sources(dir: &Path, found: &mut Vec<PathBuf>) {
 fn all_sources() -> Vec<(PathBuf, String)> {
     let mut found = Vec::new();
     ["crates", "bin", "tests"].iter().for_each(|d| sources(&root().join(d), &mut found));
-    found.into_iter().map(|p| (p.clone(), std::fs::read_to_string(p).unwrap())).collect()
+    found.into_iter().map(|p| (p.clone(), std::fs::read_to_string(p).expect("a source file"))).collect()
 }
 
 #[test]
