@@ -5,6 +5,7 @@
 //! things ended in [`outcome`], and what can go wrong before the first rank runs in [`fault`].
 
 pub mod cpus;
+pub mod env;
 pub mod exit;
 pub mod fault;
 pub mod ids;
