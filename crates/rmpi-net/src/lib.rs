@@ -1,1 +1,19 @@
-//! rmpi-net
+//! Data-plane rails between ranks: byte links with a mutual keyed handshake.
+//!
+//! This crate turns addresses and listening sockets into authenticated [`Link`]s and knows nothing of
+//! messages. Everything is non-blocking and driven by its caller ([`Dial::poll`], [`Acceptor::poll`]): there
+//! is no thread, no timer and no runtime here. An unauthenticated peer never gets past fixed-size hellos.
+
+mod accept;
+mod auth;
+mod dial;
+mod link;
+mod sys;
+
+#[cfg(test)]
+mod tests;
+
+pub use accept::{Acceptor, Arrival};
+pub use auth::{ANSWER_LEN, HELLO_LEN, JobKey, PROOF_LEN, Route};
+pub use dial::{Dial, DialError, DialStep};
+pub use link::{Link, TcpLink};

@@ -1,0 +1,185 @@
+//! The accepting side: listening sockets and the connections that have not proven themselves yet.
+//!
+//! Unproven connections are bounded in number, time and bytes: a stranger costs one descriptor for a moment
+//! and gets nothing back unless it sends a hello that knows the key. A full table drops its oldest stranger,
+//! so nobody can keep ranks out by opening connections and stalling.
+
+use crate::auth::{self, Answer, HELLO_LEN, Hello, JobKey, PROOF_LEN, Route};
+use crate::link::TcpLink;
+use std::collections::VecDeque;
+use std::io::{self, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
+
+/// Connections in handshake at once.
+const MAX_PENDING: usize = 128;
+/// New connections taken in one [`Acceptor::poll`].
+const MAX_ACCEPTS: usize = 64;
+/// Time for a complete hello.
+const HELLO_DEADLINE: Duration = Duration::from_secs(5);
+/// Time for the proof after a good hello; long, because the dialling rank may be computing meanwhile.
+const PROOF_DEADLINE: Duration = Duration::from_secs(60);
+
+enum Stage {
+    Hello { got: usize, buf: Hello },
+    Proof { got: usize, buf: [u8; PROOF_LEN], hello: Hello, answer: Answer, from: u32 },
+}
+
+struct Pending {
+    stream: TcpStream,
+    deadline: Instant,
+    stage: Stage,
+}
+
+enum Step {
+    Wait,
+    Drop,
+    Proven(u32),
+}
+
+/// The listening sockets of one rank and who knocks at them.
+pub struct Acceptor {
+    listeners: Vec<TcpListener>,
+    pending: VecDeque<Pending>,
+    key: JobKey,
+    /// `from` is not used.
+    me: Route,
+    turned_away: u64,
+}
+
+/// A connection whose dialler has proven who it is, waiting for the verdict.
+#[derive(Debug)]
+pub struct Arrival {
+    /// The dialling rank.
+    pub from: u32,
+    stream: TcpStream,
+}
+
+impl Arrival {
+    /// Takes the connection.
+    ///
+    /// # Errors
+    /// When the dialler has gone already.
+    pub fn take(mut self) -> io::Result<TcpLink> {
+        self.stream.write_all(&[auth::VERDICT_TAKEN])?;
+        TcpLink::new(self.stream)
+    }
+
+    /// Tells the dialler that another connection serves the two ranks.
+    pub fn refuse(mut self) {
+        // It may have gone already; then it needs no verdict.
+        let _ = self.stream.write_all(&[auth::VERDICT_DUPLICATE]);
+    }
+}
+
+impl Acceptor {
+    /// Accepts connections to rank `rank` of (`namespace`, `epoch`) on bound, listening sockets.
+    ///
+    /// # Errors
+    /// When a socket cannot be made non-blocking.
+    pub fn new(
+        listeners: Vec<TcpListener>,
+        key: JobKey,
+        namespace: u32,
+        epoch: u32,
+        rank: u32,
+    ) -> io::Result<Self> {
+        listeners.iter().try_for_each(|l| l.set_nonblocking(true))?;
+        let me = Route { namespace, epoch, from: rank, to: rank };
+        Ok(Self { listeners, pending: VecDeque::new(), key, me, turned_away: 0 })
+    }
+
+    /// Descriptors to wait on: listeners and connections in handshake. They change with every poll.
+    pub fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.listeners.iter().map(AsFd::as_fd).chain(self.pending.iter().map(|p| p.stream.as_fd()))
+    }
+
+    /// Whether connections are in handshake.
+    #[must_use]
+    pub fn busy(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    /// How many connections were dropped because they were not of this job, too slow, or too many.
+    #[must_use]
+    pub fn turned_away(&self) -> u64 {
+        self.turned_away
+    }
+
+    /// Accepts what has come, moves handshakes on, drops what is wrong or late, and returns the proven.
+    pub fn poll(&mut self, now: Instant) -> Vec<Arrival> {
+        self.accept(now);
+        let mut arrivals = Vec::new();
+        for _ in 0..self.pending.len() {
+            let Some(mut p) = self.pending.pop_front() else { break };
+            match step(&mut p, &self.key, self.me, now) {
+                Step::Wait => self.pending.push_back(p),
+                Step::Drop => self.turned_away += 1,
+                Step::Proven(from) => arrivals.push(Arrival { from, stream: p.stream }),
+            }
+        }
+        arrivals
+    }
+
+    fn accept(&mut self, now: Instant) {
+        for listener in &self.listeners {
+            for _ in 0..MAX_ACCEPTS {
+                // Any error, also a full descriptor table: nothing to take now, the next poll tries again.
+                let Ok((stream, _)) = listener.accept() else { break };
+                if stream.set_nonblocking(true).is_err() || stream.set_nodelay(true).is_err() {
+                    continue;
+                }
+                if self.pending.len() >= MAX_PENDING {
+                    let stranger = |p: &Pending| matches!(p.stage, Stage::Hello { .. });
+                    let at = self.pending.iter().position(stranger).unwrap_or(0);
+                    self.pending.remove(at);
+                    self.turned_away += 1;
+                }
+                let stage = Stage::Hello { got: 0, buf: [0; HELLO_LEN] };
+                self.pending.push_back(Pending { stream, deadline: now + HELLO_DEADLINE, stage });
+            }
+        }
+    }
+}
+
+/// Reads what is there; `Ok(true)` when `buf` is full.
+pub(crate) fn fill(stream: &mut TcpStream, buf: &mut [u8], got: &mut usize) -> io::Result<bool> {
+    while *got < buf.len() {
+        match stream.read(&mut buf[*got..]) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(n) => *got += n,
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(true)
+}
+
+fn step(p: &mut Pending, key: &JobKey, me: Route, now: Instant) -> Step {
+    if let Stage::Hello { got, buf } = &mut p.stage {
+        match fill(&mut p.stream, buf, got) {
+            Ok(true) => {}
+            Ok(false) => return if now < p.deadline { Step::Wait } else { Step::Drop },
+            Err(_) => return Step::Drop,
+        }
+        let hello = *buf;
+        let ours = |r: &Route| r.namespace == me.namespace && r.epoch == me.epoch && r.to == me.to;
+        let Some(route) = auth::check_hello(key, &hello).filter(ours) else { return Step::Drop };
+        let Ok(answer) = auth::answer(key, &hello) else { return Step::Drop };
+        // A fresh connection takes 64 bytes whole; one that does not is no rank of ours.
+        if p.stream.write_all(&answer).is_err() {
+            return Step::Drop;
+        }
+        p.deadline = now + PROOF_DEADLINE;
+        p.stage = Stage::Proof { got: 0, buf: [0; PROOF_LEN], hello, answer, from: route.from };
+    }
+    let Stage::Proof { got, buf, hello, answer, from } = &mut p.stage else { return Step::Wait };
+    match fill(&mut p.stream, buf, got) {
+        Ok(true) if auth::check_proof(key, hello, answer, buf) => Step::Proven(*from),
+        Ok(true) | Err(_) => Step::Drop,
+        Ok(false) if now < p.deadline => Step::Wait,
+        Ok(false) => Step::Drop,
+    }
+}

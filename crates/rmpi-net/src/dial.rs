@@ -1,0 +1,255 @@
+//! The dialling side: a peer's addresses *tried* in order until one leads to the peer itself.
+//!
+//! An address proves itself by the handshake, never by its looks: on two hosts the same bridge address may
+//! lead home. An address that connects but does not answer at once may belong to a busy peer, so it is kept
+//! while the next is tried; the first that answers gets the only proof. A connected attempt has no deadline of
+//! its own: a rank that computes does not answer, and its host's death shows in the socket.
+
+use crate::accept::fill;
+use crate::auth::{self, ANSWER_LEN, Answer, Hello, JobKey, Route};
+use crate::link::TcpLink;
+use socket2::{Domain, Protocol, Socket, Type};
+use std::io::{self, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
+
+/// Time for a TCP connection before the next address is tried beside it.
+const PATIENCE: Duration = Duration::from_millis(250);
+/// Time for a TCP connection before an attempt is given up.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(4);
+/// First pause before the addresses are tried again; doubled each round.
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+/// Longest such pause.
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+/// Time after which a peer that nobody answers for is given up.
+const GIVE_UP: Duration = Duration::from_secs(8);
+/// The same when every address refuses: listeners exist before ranks do, so refusal means the rank is gone.
+const GIVE_UP_REFUSED: Duration = Duration::from_secs(1);
+/// Rounds that are made at least, however late the caller polls.
+const MIN_ROUNDS: u32 = 3;
+/// Addresses of one peer that are tried; more is a hostile or broken table.
+const MAX_ADDRESSES: usize = 64;
+
+/// Why a peer could not be reached.
+#[derive(Debug, thiserror::Error)]
+pub enum DialError {
+    /// The peer has no address in the endpoint table.
+    #[error("no address known")]
+    NoAddress,
+    /// Every address failed until the limit.
+    #[error("no address answered within {seconds} s; last tried {address}: {source}")]
+    Unreachable {
+        /// How long it was tried.
+        seconds: u64,
+        /// The address tried last.
+        address: SocketAddr,
+        /// Its error.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// What a poll of a [`Dial`] found.
+#[derive(Debug)]
+pub enum DialStep {
+    /// Not yet.
+    Pending,
+    /// Connected and proven both ways.
+    Up(TcpLink),
+    /// The peer has, or makes, another connection with us; wait for that.
+    Duplicate,
+    /// Given up.
+    Failed(DialError),
+}
+
+enum Stage {
+    Connecting,
+    Answer { hello: Hello, got: usize, buf: Answer },
+    Verdict,
+}
+
+struct Attempt {
+    stream: TcpStream,
+    address: SocketAddr,
+    since: Instant,
+    stage: Stage,
+}
+
+enum Outcome {
+    Wait,
+    Up,
+    Duplicate,
+}
+
+/// The effort to connect to one peer.
+pub struct Dial {
+    key: JobKey,
+    route: Route,
+    addresses: Vec<SocketAddr>,
+    next: usize,
+    round: u32,
+    started: Instant,
+    next_at: Instant,
+    attempts: Vec<Attempt>,
+    last: Option<(SocketAddr, io::Error)>,
+}
+
+impl Dial {
+    /// Starts trying `addresses` in order.
+    #[must_use]
+    pub fn new(key: JobKey, route: Route, mut addresses: Vec<SocketAddr>, now: Instant) -> Self {
+        addresses.truncate(MAX_ADDRESSES);
+        Self {
+            key,
+            route,
+            addresses,
+            next: 0,
+            round: 0,
+            started: now,
+            next_at: now,
+            attempts: Vec::new(),
+            last: None,
+        }
+    }
+
+    /// Descriptors to wait on, all for reading and writing. They change with every poll.
+    pub fn fds(&self) -> impl Iterator<Item = (BorrowedFd<'_>, bool)> {
+        self.attempts.iter().map(|a| (a.stream.as_fd(), matches!(a.stage, Stage::Connecting)))
+    }
+
+    /// Whether a TCP connection stands and the peer is expected to answer on it: the tie break of two ranks
+    /// that dial each other looks at this.
+    #[must_use]
+    pub fn connected(&self) -> bool {
+        self.attempts.iter().any(|a| !matches!(a.stage, Stage::Connecting))
+    }
+
+    /// Moves the attempts on and starts the next one when it is time.
+    pub fn poll(&mut self, now: Instant) -> DialStep {
+        if self.addresses.is_empty() {
+            return DialStep::Failed(DialError::NoAddress);
+        }
+        let mut i = 0;
+        while i < self.attempts.len() {
+            let proving = self.attempts.iter().any(|a| matches!(a.stage, Stage::Verdict));
+            match self.attempts[i].step(&self.key, self.route, proving, now) {
+                Ok(Outcome::Wait) => i += 1,
+                Ok(Outcome::Up) => {
+                    let a = self.attempts.swap_remove(i);
+                    match TcpLink::new(a.stream) {
+                        Ok(link) => return DialStep::Up(link),
+                        Err(e) => self.fail(a.address, e, now),
+                    }
+                }
+                Ok(Outcome::Duplicate) => return DialStep::Duplicate,
+                Err(e) => {
+                    let a = self.attempts.remove(i);
+                    self.fail(a.address, e, now);
+                }
+            }
+        }
+        self.start(now)
+    }
+
+    fn fail(&mut self, address: SocketAddr, error: io::Error, now: Instant) {
+        self.last = Some((address, error));
+        if self.next < self.addresses.len() {
+            self.next_at = now;
+        }
+    }
+
+    fn start(&mut self, now: Instant) -> DialStep {
+        while now >= self.next_at {
+            if self.next == self.addresses.len() {
+                if !self.attempts.is_empty() {
+                    return DialStep::Pending;
+                }
+                let refused =
+                    self.last.as_ref().is_some_and(|l| l.1.kind() == io::ErrorKind::ConnectionRefused);
+                let limit = if refused { GIVE_UP_REFUSED } else { GIVE_UP };
+                let waited = now - self.started;
+                if waited >= limit && self.round + 1 >= MIN_ROUNDS {
+                    let Some((address, source)) = self.last.take() else {
+                        return DialStep::Failed(DialError::NoAddress);
+                    };
+                    return DialStep::Failed(DialError::Unreachable {
+                        seconds: waited.as_secs(),
+                        address,
+                        source,
+                    });
+                }
+                self.next = 0;
+                self.next_at = now + (FIRST_PAUSE * (1 << self.round.min(6))).min(LONGEST_PAUSE);
+                self.round += 1;
+                return DialStep::Pending;
+            }
+            let address = self.addresses[self.next];
+            self.next += 1;
+            match connect(address) {
+                Ok(stream) => {
+                    self.attempts.push(Attempt { stream, address, since: now, stage: Stage::Connecting });
+                    self.next_at = now + PATIENCE;
+                }
+                Err(e) => self.last = Some((address, e)),
+            }
+        }
+        DialStep::Pending
+    }
+}
+
+fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_nonblocking(true)?;
+    socket.set_tcp_nodelay(true)?;
+    match socket.connect(&address.into()) {
+        Ok(()) => {}
+        Err(e) if e.raw_os_error() == Some(nix::libc::EINPROGRESS) => {}
+        Err(e) => return Err(e),
+    }
+    Ok(socket.into())
+}
+
+impl Attempt {
+    fn step(&mut self, key: &JobKey, route: Route, proving: bool, now: Instant) -> io::Result<Outcome> {
+        if matches!(self.stage, Stage::Connecting) {
+            if let Some(e) = self.stream.take_error()? {
+                return Err(e);
+            }
+            if self.stream.peer_addr().is_err() {
+                let late = now - self.since >= CONNECT_DEADLINE;
+                return if late { Err(io::ErrorKind::TimedOut.into()) } else { Ok(Outcome::Wait) };
+            }
+            if self.stream.peer_addr().ok() == self.stream.local_addr().ok() {
+                // TCP lets a socket connect to itself when its ephemeral port is the one dialled.
+                return Err(io::ErrorKind::ConnectionRefused.into());
+            }
+            let hello = auth::hello(key, route)?;
+            self.stream.write_all(&hello)?;
+            self.stage = Stage::Answer { hello, got: 0, buf: [0; ANSWER_LEN] };
+        }
+        if let Stage::Answer { hello, got, buf } = &mut self.stage {
+            // Only one attempt may prove itself at a time, or two ranks could settle on two connections.
+            if proving || !fill(&mut self.stream, buf, got)? {
+                return Ok(Outcome::Wait);
+            }
+            if !auth::check_answer(key, hello, buf) {
+                return Err(io::Error::new(
+                    io::ErrorKind::PermissionDenied,
+                    "who answers there does not know this job's key",
+                ));
+            }
+            self.stream.write_all(&auth::proof(key, hello, buf))?;
+            self.stage = Stage::Verdict;
+        }
+        let mut verdict = [0];
+        if !fill(&mut self.stream, &mut verdict, &mut 0)? {
+            return Ok(Outcome::Wait);
+        }
+        match verdict[0] {
+            auth::VERDICT_TAKEN => Ok(Outcome::Up),
+            auth::VERDICT_DUPLICATE => Ok(Outcome::Duplicate),
+            _ => Err(io::ErrorKind::InvalidData.into()),
+        }
+    }
+}

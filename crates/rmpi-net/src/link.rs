@@ -1,0 +1,105 @@
+//! One authenticated, ordered byte stream to a peer, and how a TCP socket becomes one.
+//!
+//! A link is non-blocking: a call that cannot go on returns `WouldBlock`. It never buffers; the engine above
+//! owns framing, queues and memory.
+
+use crate::sys;
+use socket2::{SockRef, TcpKeepalive};
+use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
+
+/// Ordered, reliable bytes to and from one peer.
+pub trait Link: Send {
+    /// The descriptor to wait on.
+    fn fd(&self) -> BorrowedFd<'_>;
+    /// Sends a prefix of the concatenated `parts`, in one system call; how many bytes.
+    ///
+    /// # Errors
+    /// `WouldBlock` when nothing can be sent now; anything else means the link is dead.
+    fn send(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize>;
+    /// Receives into the concatenated `parts`, in one system call; 0 is the end of the stream.
+    ///
+    /// # Errors
+    /// `WouldBlock` when nothing has arrived; anything else means the link is dead.
+    fn recv(&mut self, parts: &mut [IoSliceMut<'_>]) -> io::Result<usize>;
+    /// Ends the sending direction; what was sent is still delivered.
+    fn finish(&mut self);
+    /// Bytes sent that the peer's host has not acknowledged.
+    fn unacknowledged(&self) -> usize;
+    /// How long the peer's host has ignored retransmissions; `None` when it has not.
+    fn silence(&self) -> Option<Duration>;
+    /// The rail's name in reports: `tcp`.
+    fn rail(&self) -> &'static str;
+}
+
+/// A link over a connected TCP socket.
+#[derive(Debug)]
+pub struct TcpLink(TcpStream);
+
+impl TcpLink {
+    /// Seconds of an idle connection before the kernel asks whether the other host is there.
+    const KEEPALIVE_IDLE: Duration = Duration::from_secs(3);
+    /// Time between such questions.
+    const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(1);
+    /// Unanswered questions after which the connection is dead.
+    const KEEPALIVE_PROBES: u32 = 5;
+
+    /// Takes a connected socket: non-blocking, no Nagle delay, keep-alive that names a vanished host in 8 s.
+    ///
+    /// `TCP_USER_TIMEOUT` is deliberately left alone: it also kills connections whose receiver keeps its
+    /// window closed, as a rank does that computes for a minute while a message to it is under way. The
+    /// engine asks [`Link::silence`] instead, which tells a dead host from a busy one.
+    ///
+    /// # Errors
+    /// When the socket refuses an option, which means it is not connected any more.
+    pub fn new(stream: TcpStream) -> io::Result<Self> {
+        stream.set_nonblocking(true)?;
+        stream.set_nodelay(true)?;
+        let keepalive = TcpKeepalive::new()
+            .with_time(Self::KEEPALIVE_IDLE)
+            .with_interval(Self::KEEPALIVE_INTERVAL)
+            .with_retries(Self::KEEPALIVE_PROBES);
+        SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
+        Ok(Self(stream))
+    }
+}
+
+impl Link for TcpLink {
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+
+    fn send(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+        match parts {
+            [one] => self.0.write(one),
+            // Not `write_vectored`: `writev` raises SIGPIPE in programs that did not disable it.
+            _ => SockRef::from(&self.0).send_vectored_with_flags(parts, nix::libc::MSG_NOSIGNAL),
+        }
+    }
+
+    fn recv(&mut self, parts: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        match parts {
+            [one] => self.0.read(one),
+            _ => self.0.read_vectored(parts),
+        }
+    }
+
+    fn finish(&mut self) {
+        // An error means the connection is gone already, which the next receive reports.
+        let _ = self.0.shutdown(Shutdown::Write);
+    }
+
+    fn unacknowledged(&self) -> usize {
+        sys::unacknowledged(self.fd()).unwrap_or(0)
+    }
+
+    fn silence(&self) -> Option<Duration> {
+        sys::silence(self.fd()).unwrap_or(None)
+    }
+
+    fn rail(&self) -> &'static str {
+        "tcp"
+    }
+}
