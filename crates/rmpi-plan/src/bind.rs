@@ -37,6 +37,9 @@ pub(crate) fn object_name(kind: Object) -> &'static str {
     }
 }
 
+/// An object ranks were mapped to (`None`: the node), its CPUs, and its local ranks.
+type Mapped = (Option<(Object, u32)>, Group, Vec<usize>);
+
 /// What is common to the ranks of a node.
 pub(crate) struct Binding<'a> {
     pub(crate) placement: &'a Placement,
@@ -66,11 +69,11 @@ impl Binding<'_> {
     }
 
     /// Ranks by the object they were mapped to, and that object's CPUs.
-    fn grouped(&self, local: &[Option<u32>]) -> Vec<(Option<(Object, u32)>, Group, Vec<usize>)> {
+    fn grouped(&self, local: &[Option<u32>]) -> Vec<Mapped> {
         let all: Group = (0u32..).take(self.layout.cpus().len()).collect();
         let Some(kind) = self.mapped else { return vec![(None, all, (0..local.len()).collect())] };
         let objects = self.layout.objects(kind);
-        let mut groups: Vec<(Option<(Object, u32)>, Group, Vec<usize>)> =
+        let mut groups: Vec<Mapped> =
             objects.into_iter().zip(0u32..).map(|(cpus, o)| (Some((kind, o)), cpus, Vec::new())).collect();
         if groups.is_empty() {
             return vec![(None, all, (0..local.len()).collect())];

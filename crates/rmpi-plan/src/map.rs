@@ -298,16 +298,16 @@ fn deal_objects(
         );
     }
     let mut puts = Vec::with_capacity(np as usize);
-    for beyond in [false, true] {
+    // Slots may outnumber CPUs: once all objects are full, the slots left are used, then (oversubscribed) any.
+    for (by_room, by_slots) in [(true, true), (false, true), (false, false)] {
         let mut active = places.clone();
         while puts.len() < np as usize && !active.is_empty() {
             active.retain_mut(|(i, object, room)| {
                 let node = &mut pool.nodes[nodes[*i]];
-                let full = !beyond && (free[*i] == 0 || *room == 0);
+                let full = (by_slots && free[*i] == 0) || (by_room && *room == 0);
                 if puts.len() == np as usize || !node.open() || full {
                     return false;
                 }
-                // Slots may outnumber CPUs: once the objects are full, the slots left are still used.
                 free[*i] = free[*i].saturating_sub(1);
                 *room = room.saturating_sub(1);
                 node.used += 1;

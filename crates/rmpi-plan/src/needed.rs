@@ -77,7 +77,7 @@ fn usable_hosts(spec: &JobSpec, app: &App, local: &[usize]) -> Vec<usize> {
 fn prefix(spec: &JobSpec, usable: &[usize], np: u64) -> usize {
     let p = &spec.placement;
     let places = |h: &Host| -> u64 {
-        let per_node = p.per_node.map_or(u64::MAX, u64::from);
+        let per_node = u64::from(p.per_node.unwrap_or(u32::MAX).min(h.max_slots.unwrap_or(u32::MAX)));
         match p.map_by {
             MapBy::Ppr(n, _) => u64::from(n).min(per_node),
             _ if p.per_node.is_some() => per_node,
