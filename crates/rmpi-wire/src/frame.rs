@@ -22,6 +22,8 @@ pub const MAX_FRAME: usize = crate::codec::LIMIT + (1 << 20);
 pub const MAX_RANGES: usize = 4096;
 /// Largest raw payload the machines put in one frame.
 pub const MAX_PAYLOAD: usize = 64 << 10;
+/// Origin of frames of a daemon that was not told its index yet; its neighbour, who knows, puts the right one.
+pub const UNNAMED: NodeIdx = NodeIdx(u32::MAX - 1);
 const FIXED: usize = 1 + 1 + 2 + 4 + 8 + 4;
 
 /// Who made a frame.

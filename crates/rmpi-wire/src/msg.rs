@@ -20,7 +20,9 @@ use crate::frame::{Dest, Frame, Kind, Origin};
 use crate::rank::{RankReply, RankRequest};
 use bytes::Bytes;
 use rmpi_types::launch::NodeEndpoints;
-use rmpi_types::{EndpointTable, LaunchFault, NodeIdx, NodeLaunch, NodeReport, ProcId, RankExit, RankSet};
+use rmpi_types::{
+    EndpointTable, LaunchFault, NodeIdx, NodeLaunch, NodeReport, ProcId, Rank, RankExit, RankSet,
+};
 use serde::{Deserialize, Serialize};
 
 /// An output stream of a rank.
@@ -78,12 +80,29 @@ pub enum Down {
         /// The answer.
         reply: RankReply,
     },
-    /// The result of a fence: payload is the data of all ranks, as [`crate::rank::encode_entry`] has it.
+    /// The result of a fence: payload is the data of all ranks, as [`crate::rank::encode_entry`] has it, cut
+    /// anywhere into pieces of at most [`crate::frame::MAX_PAYLOAD`] bytes.
     FenceDone {
-        /// The fence's number in this namespace.
+        /// The fence's number in this namespace, from 1.
         fence: u64,
-        /// A member was lost: waiting ranks get an error naming it.
+        /// A member that will never reach it: this fence and all later ones fail, waiting ranks get an error
+        /// naming it. There is no payload then.
         lost: Option<ProcId>,
+        /// The last piece.
+        last: bool,
+    },
+    /// A rank elsewhere asks for a key of a rank of this node; answered by [`Up::Fetched`].
+    Fetch {
+        /// Who asks.
+        asker: ProcId,
+        /// Its request's number.
+        id: u64,
+        /// Whose key.
+        rank: Rank,
+        /// Key.
+        key: String,
+        /// Milliseconds to wait for it.
+        wait_ms: u32,
     },
     /// The launcher is about to stop itself (SIGTSTP): watch only for end of file until it speaks again.
     Pause,
@@ -118,8 +137,21 @@ pub enum Up {
         /// Bytes; 0 says it closed its standard input.
         bytes: u32,
     },
+    /// A rank ended, but not all of its output was read yet: failures count from now, not only when a slow
+    /// reader has taken the rest. Sent only for ranks that failed or whose pipes stay open.
+    Gone {
+        /// How it ended.
+        exit: RankExit,
+        /// How many fences it had called.
+        fences: u64,
+    },
     /// A rank ended *and* its output pipes are drained.
-    Exited(RankExit),
+    Exited {
+        /// How it ended.
+        exit: RankExit,
+        /// How many fences it had called.
+        fences: u64,
+    },
     /// A rank calls abort: the job is to stop; its exit will carry the same.
     Abort {
         /// The caller.
@@ -138,9 +170,27 @@ pub enum Up {
         /// The request.
         request: RankRequest,
     },
-    /// All local ranks reached a fence: payload is what they put since the last one.
+    /// The answer to [`Down::Fetch`], payload the value.
+    Fetched {
+        /// Who asked.
+        asker: ProcId,
+        /// Its request's number.
+        id: u64,
+        /// The answer.
+        reply: RankReply,
+    },
+    /// All local ranks reached a fence: payload is what they put since the last one, cut anywhere into pieces
+    /// of at most [`crate::frame::MAX_PAYLOAD`] bytes.
     Fence {
-        /// The fence's number in this namespace.
+        /// The fence's number in this namespace, from 1.
+        fence: u64,
+        /// The last piece.
+        last: bool,
+    },
+    /// Some but not all local ranks have been waiting in this fence for a while: tell this node when it
+    /// cannot complete.
+    FenceWaits {
+        /// The fence's number.
         fence: u64,
     },
     /// One line for the user (`rmpirun: note: …`), folded over nodes with the same text.

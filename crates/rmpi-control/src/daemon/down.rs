@@ -1,0 +1,197 @@
+//! What the launcher says to a daemon. A message that does not fit the daemon's state is a violation of the
+//! protocol; one that is merely late (for a rank that has ended meanwhile) is dropped.
+
+use super::kvs::Asker;
+use super::ranks::Ranks;
+use super::{DaemonAction, DaemonMachine, Early, Phase};
+use crate::time::Time;
+use bytes::Bytes;
+use rmpi_types::{NodeLaunch, ProcId, Rank};
+use rmpi_wire::msg::{Stream, Up};
+use rmpi_wire::rank::RankReply;
+use rmpi_wire::{Down, msg};
+use std::time::Duration;
+
+/// Signals remembered while ranks are being spawned, at most.
+const MAX_EARLY: usize = 64;
+
+impl DaemonMachine {
+    pub(super) fn down(
+        &mut self,
+        now: Time,
+        msg: msg::Down,
+        payload: Bytes,
+        out: &mut Vec<DaemonAction>,
+    ) -> Result<(), String> {
+        match msg {
+            Down::Prepare(launch) => return self.prepare(now, launch, out),
+            Down::Start(table) => {
+                if self.phase != Phase::Prepared {
+                    return Err("start of what is not prepared".into());
+                }
+                self.phase = Phase::Spawning;
+                out.push(DaemonAction::Spawn(table));
+            }
+            Down::Stdin { proc } => self.stdin(proc, payload, out),
+            Down::Credit { proc, stream, bytes } => self.credit(now, proc, stream, bytes, out),
+            Down::Signal { signal, ranks } => match self.phase {
+                Phase::Running => {
+                    let procs = self.ranks.running((!ranks.is_empty()).then_some(&ranks));
+                    self.signal(signal, procs, out);
+                }
+                Phase::Spawning => self.early(Early::Signal(signal, ranks)),
+                Phase::Idle | Phase::Preparing | Phase::Prepared | Phase::Ended | Phase::Gone => {}
+            },
+            Down::Stop { signal, grace_ms } => {
+                let grace = Duration::from_millis(u64::from(grace_ms));
+                match self.phase {
+                    Phase::Running => self.begin_stop(now, signal, grace, out),
+                    Phase::Spawning => self.early(Early::Stop(signal, grace)),
+                    Phase::Idle | Phase::Preparing | Phase::Prepared | Phase::Ended | Phase::Gone => {}
+                }
+            }
+            Down::Kill => match self.phase {
+                Phase::Running => self.kill(out),
+                Phase::Spawning => self.early(Early::Kill),
+                Phase::Idle | Phase::Preparing | Phase::Prepared | Phase::Ended | Phase::Gone => {}
+            },
+            Down::Reply { proc, id, reply } => {
+                if self.kvs.answered(Asker::Local(proc, id)) {
+                    self.reply(proc, id, reply, payload, out);
+                }
+            }
+            Down::FenceDone { fence, lost, last } => {
+                return self.fence_done(fence, lost.map(|p| p.rank), &payload, last, out);
+            }
+            Down::Fetch { asker, id, rank, key, wait_ms } => {
+                self.fetch(now, Asker::Remote(asker, id), rank, key, wait_ms, out);
+            }
+            Down::Pause => self.paused = true,
+            Down::Finish => self.finish(out),
+        }
+        Ok(())
+    }
+
+    fn prepare(
+        &mut self,
+        now: Time,
+        launch: Box<NodeLaunch>,
+        out: &mut Vec<DaemonAction>,
+    ) -> Result<(), String> {
+        if self.phase != Phase::Idle {
+            return Err("a second prepare".into());
+        }
+        let ascending = launch.ranks.windows(2).all(|w| w[0].rank < w[1].rank);
+        let last = launch.ranks.last().map(|r| r.rank.0);
+        if !ascending || last.is_none_or(|rank| rank >= launch.size) {
+            return Err("prepare of no ranks, or not ascending, or above the size".into());
+        }
+        self.ranks = Ranks::new(&launch, now);
+        self.phase = Phase::Preparing;
+        out.push(DaemonAction::Prepare(launch));
+        Ok(())
+    }
+
+    fn early(&mut self, what: Early) {
+        if self.early.len() < MAX_EARLY {
+            self.early.push(what);
+        } else if let Early::Kill | Early::Stop(..) = what {
+            // Ends matter more than signals before them.
+            self.early[MAX_EARLY - 1] = what;
+        }
+    }
+
+    fn stdin(&mut self, proc: ProcId, bytes: Bytes, out: &mut Vec<DaemonAction>) {
+        if !self.runs(proc) || self.ranks.get(proc).is_none_or(|s| !s.reads_stdin) {
+            return;
+        }
+        out.push(if bytes.is_empty() {
+            DaemonAction::CloseStdin { proc }
+        } else {
+            DaemonAction::WriteStdin { proc, bytes }
+        });
+    }
+
+    fn credit(&mut self, now: Time, proc: ProcId, stream: Stream, bytes: u32, out: &mut Vec<DaemonAction>) {
+        let Some(slot) = self.ranks.get(proc) else { return };
+        let output = slot.output(stream);
+        if output.done {
+            return;
+        }
+        output.credit = output.credit.saturating_add(bytes);
+        output.touched = now;
+        out.push(DaemonAction::Read { proc, stream, bytes });
+    }
+
+    fn fence_done(
+        &mut self,
+        fence: u64,
+        lost: Option<Rank>,
+        payload: &Bytes,
+        last: bool,
+        out: &mut Vec<DaemonAction>,
+    ) -> Result<(), String> {
+        if let Some(rank) = lost {
+            self.fail_fences(fence, rank, out);
+            return Ok(());
+        }
+        let ranks = &self.ranks;
+        let answers = self.kvs.result(payload, last, |rank| ranks.rank(rank).is_some())?;
+        for (asker, reply, value) in answers {
+            self.answer(asker, reply, value, out);
+        }
+        if last {
+            let mut open = Vec::new();
+            for slot in self.ranks.iter_mut() {
+                while let Some((_, id)) = slot.open_fences.pop_front_if(|(n, _)| *n <= fence) {
+                    open.push((slot.proc, id));
+                }
+            }
+            for (proc, id) in open {
+                self.reply(proc, id, RankReply::Done, Bytes::new(), out);
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn fetch(
+        &mut self,
+        now: Time,
+        asker: Asker,
+        rank: Rank,
+        key: String,
+        wait_ms: u32,
+        out: &mut Vec<DaemonAction>,
+    ) {
+        if let Some(value) = self.kvs.get(rank, &key) {
+            return self.answer(asker, RankReply::Value, value, out);
+        }
+        let reply = match self.ranks.rank(rank) {
+            None => RankReply::Refused(format!("rank {rank} is not on this node")),
+            Some(slot) if !slot.alive() => RankReply::Lost(rank),
+            Some(_) if wait_ms == 0 => RankReply::Missing,
+            Some(_) => {
+                let deadline = now + Duration::from_millis(u64::from(wait_ms));
+                if self.kvs.wait(asker, rank, key, deadline) {
+                    return;
+                }
+                RankReply::Refused("too many requests wait".into())
+            }
+        };
+        self.answer(asker, reply, Bytes::new(), out);
+    }
+
+    /// Answers a rank here or elsewhere.
+    pub(super) fn answer(
+        &mut self,
+        asker: Asker,
+        reply: RankReply,
+        payload: Bytes,
+        out: &mut Vec<DaemonAction>,
+    ) {
+        match asker {
+            Asker::Local(proc, id) => self.reply(proc, id, reply, payload, out),
+            Asker::Remote(asker, id) => self.send_up(Up::Fetched { asker, id, reply }, payload, out),
+        }
+    }
+}

@@ -1,0 +1,273 @@
+//! What this node's driver and ranks say: preparation and spawning, output and input, requests, fences.
+
+use super::kvs::Asker;
+use super::{DaemonAction, DaemonMachine, Early, MAX_TEXT, Phase};
+use crate::link::clip;
+use crate::time::Time;
+use bytes::Bytes;
+use rmpi_types::launch::NodeEndpoints;
+use rmpi_types::outcome::Abort;
+use rmpi_types::{LaunchFault, ProcId, Rank};
+use rmpi_wire::Up;
+use rmpi_wire::frame::MAX_PAYLOAD;
+use rmpi_wire::msg::Stream;
+use rmpi_wire::rank::{MAX_KEY, MAX_VALUE, RankReply, RankRequest, Reply};
+use std::time::Duration;
+use tracing::{debug, info};
+
+impl DaemonMachine {
+    pub(super) fn prepared(
+        &mut self,
+        result: Result<NodeEndpoints, LaunchFault>,
+        out: &mut Vec<DaemonAction>,
+    ) {
+        if self.phase != Phase::Preparing {
+            return;
+        }
+        match result {
+            Ok(endpoints) => {
+                self.phase = Phase::Prepared;
+                self.send_up(Up::Prepared(endpoints), Bytes::new(), out);
+            }
+            Err(fault) => {
+                self.phase = Phase::Ended;
+                self.send_up(Up::Failed(fault), Bytes::new(), out);
+            }
+        }
+    }
+
+    pub(super) fn spawned(
+        &mut self,
+        now: Time,
+        result: Result<Vec<(ProcId, u32)>, LaunchFault>,
+        out: &mut Vec<DaemonAction>,
+    ) {
+        if self.phase != Phase::Spawning {
+            return;
+        }
+        let pids = match result {
+            Ok(pids) => pids,
+            Err(fault) => {
+                self.phase = Phase::Ended;
+                self.send_up(Up::Failed(fault), Bytes::new(), out);
+                if self.leaving {
+                    self.leave(out);
+                }
+                return;
+            }
+        };
+        info!(ranks = pids.len(), "ranks started");
+        self.phase = Phase::Running;
+        self.send_up(Up::Started(pids), Bytes::new(), out);
+        for slot in self.ranks.iter_mut() {
+            let proc = slot.proc;
+            for stream in [Stream::Stdout, Stream::Stderr] {
+                let bytes = slot.output(stream).credit;
+                out.push(DaemonAction::Read { proc, stream, bytes });
+            }
+        }
+        for early in std::mem::take(&mut self.early) {
+            match early {
+                Early::Signal(signal, ranks) => {
+                    let procs = self.ranks.running((!ranks.is_empty()).then_some(&ranks));
+                    self.signal(signal, procs, out);
+                }
+                Early::Stop(signal, grace) => self.begin_stop(now, signal, grace, out),
+                Early::Kill => self.kill(out),
+            }
+        }
+        if self.leaving {
+            self.clean_up(now, out);
+        }
+    }
+
+    pub(super) fn output(
+        &mut self,
+        now: Time,
+        proc: ProcId,
+        stream: Stream,
+        mut bytes: Bytes,
+        last: bool,
+        out: &mut Vec<DaemonAction>,
+    ) {
+        let leaving = self.leaving;
+        let Some(slot) = self.ranks.get(proc) else { return };
+        let output = slot.output(stream);
+        if output.done {
+            return;
+        }
+        output.touched = now;
+        output.done = last;
+        let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+        if leaving {
+            // Nobody will read it; the rank may go on to its end.
+            out.push(DaemonAction::Read { proc, stream, bytes: length });
+        } else {
+            output.credit = output.credit.saturating_sub(length);
+            while bytes.len() > MAX_PAYLOAD {
+                let piece = bytes.split_to(MAX_PAYLOAD);
+                self.send_up(Up::Output { proc, stream, last: false }, piece, out);
+            }
+            if last || !bytes.is_empty() {
+                self.send_up(Up::Output { proc, stream, last }, bytes, out);
+            }
+        }
+        if last {
+            self.report_rank(proc, out);
+        }
+    }
+
+    pub(super) fn stdin_taken(&mut self, proc: ProcId, bytes: u32, out: &mut Vec<DaemonAction>) {
+        if bytes > 0 && self.ranks.get(proc).is_some_and(|s| s.reads_stdin) {
+            self.send_up(Up::StdinCredit { proc, bytes }, Bytes::new(), out);
+        }
+    }
+
+    pub(super) fn stdin_closed(&mut self, proc: ProcId, out: &mut Vec<DaemonAction>) {
+        let Some(slot) = self.ranks.get(proc).filter(|s| s.reads_stdin) else { return };
+        slot.reads_stdin = false;
+        self.send_up(Up::StdinCredit { proc, bytes: 0 }, Bytes::new(), out);
+    }
+
+    pub(super) fn rank_gone(&mut self, proc: ProcId) {
+        // The end of a rank counts, not that of its socket: it may have closed it, having no more to ask.
+        debug!(rank = proc.rank.0, "request socket closed");
+    }
+
+    pub(super) fn request(
+        &mut self,
+        now: Time,
+        proc: ProcId,
+        id: u64,
+        request: RankRequest,
+        payload: &Bytes,
+        out: &mut Vec<DaemonAction>,
+    ) {
+        let Some(slot) = self.ranks.get(proc) else { return };
+        match request {
+            RankRequest::Hello => {
+                slot.hello = true;
+                self.reply(proc, id, RankReply::Done, Bytes::new(), out);
+            }
+            RankRequest::Finalize => {
+                slot.finalized = true;
+                self.reply(proc, id, RankReply::Done, Bytes::new(), out);
+            }
+            RankRequest::Put { key } => self.put(proc, id, &key, payload, out),
+            RankRequest::Get { rank, key, wait_ms } => self.get(now, proc, id, rank, key, wait_ms, out),
+            RankRequest::Fence => self.fence(proc, id, out),
+            RankRequest::Abort { code, message } => {
+                let message = clip(message, MAX_TEXT);
+                if slot.alive() && slot.abort.is_none() {
+                    slot.abort = Some(Abort { code, message: message.clone() });
+                    self.send_up(Up::Abort { proc, code, message }, Bytes::new(), out);
+                }
+            }
+        }
+    }
+
+    fn put(&mut self, proc: ProcId, id: u64, key: &str, value: &Bytes, out: &mut Vec<DaemonAction>) {
+        let stored = if key.len() > MAX_KEY {
+            Err(format!("key of {} bytes, at most {MAX_KEY} are allowed", key.len()))
+        } else if value.len() > MAX_VALUE {
+            Err(format!("value of {} bytes, at most {MAX_VALUE} are allowed", value.len()))
+        } else {
+            self.kvs.put(proc.rank, key, value)
+        };
+        match stored {
+            Ok(answers) => {
+                self.reply(proc, id, RankReply::Done, Bytes::new(), out);
+                for (asker, reply, payload) in answers {
+                    self.answer(asker, reply, payload, out);
+                }
+            }
+            Err(why) => self.reply(proc, id, RankReply::Refused(why), Bytes::new(), out),
+        }
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "a request's fields and where to answer")]
+    fn get(
+        &mut self,
+        now: Time,
+        proc: ProcId,
+        id: u64,
+        rank: Rank,
+        key: String,
+        wait_ms: u32,
+        out: &mut Vec<DaemonAction>,
+    ) {
+        let mut refuse = |why: String| {
+            let reply = Reply { id, reply: RankReply::Refused(why) };
+            out.push(DaemonAction::ReplyRank { proc, reply, payload: Bytes::new() });
+        };
+        if rank.0 >= self.ranks.size {
+            return refuse(format!("no rank {rank} among {}", self.ranks.size));
+        }
+        if key.len() > MAX_KEY {
+            return refuse(format!("key of {} bytes, at most {MAX_KEY} are allowed", key.len()));
+        }
+        let asker = Asker::Local(proc, id);
+        if self.ranks.rank(rank).is_some() {
+            return self.fetch(now, asker, rank, key, wait_ms, out);
+        }
+        if let Some(value) = self.kvs.get(rank, &key) {
+            return self.reply(proc, id, RankReply::Value, value, out);
+        }
+        // The owner's node answers in time; this deadline is for when nothing answers.
+        let deadline = now + Duration::from_millis(u64::from(wait_ms)) + 2 * self.policy.lost;
+        if !self.kvs.wait(asker, rank, key.clone(), deadline) {
+            return refuse("too many requests wait".into());
+        }
+        let request = RankRequest::Get { rank, key, wait_ms };
+        self.send_up(Up::Request { proc, id, request }, Bytes::new(), out);
+    }
+
+    fn fence(&mut self, proc: ProcId, id: u64, out: &mut Vec<DaemonAction>) {
+        let of = self.ranks.len();
+        let Some(slot) = self.ranks.get(proc).filter(|s| s.alive()) else { return };
+        if !slot.may_fence() {
+            let why = RankReply::Refused("too many fences are open".into());
+            return self.reply(proc, id, why, Bytes::new(), out);
+        }
+        slot.fences += 1;
+        let fence = slot.fences;
+        if let Some(rank) = self.kvs.dead(fence) {
+            return self.reply(proc, id, RankReply::Lost(rank), Bytes::new(), out);
+        }
+        slot.open_fences.push_back((fence, id));
+        if let Some(pieces) = self.kvs.arrive(fence, of) {
+            let count = pieces.len();
+            for (i, piece) in pieces.into_iter().enumerate() {
+                self.send_up(Up::Fence { fence, last: i + 1 == count }, piece, out);
+            }
+        }
+    }
+
+    /// This fence and later ones cannot complete: everybody in one gets to know.
+    pub(super) fn fail_fences(&mut self, from: u64, rank: Rank, out: &mut Vec<DaemonAction>) {
+        self.kvs.kill_fences(from, rank);
+        let mut open = Vec::new();
+        for slot in self.ranks.iter_mut() {
+            while let Some((_, id)) = slot.open_fences.pop_back_if(|(n, _)| *n >= from) {
+                open.push((slot.proc, id));
+            }
+        }
+        for (proc, id) in open {
+            self.reply(proc, id, RankReply::Lost(rank), Bytes::new(), out);
+        }
+    }
+
+    /// Answers a rank of this node, if it is still there.
+    pub(super) fn reply(
+        &mut self,
+        proc: ProcId,
+        id: u64,
+        reply: RankReply,
+        payload: Bytes,
+        out: &mut Vec<DaemonAction>,
+    ) {
+        if self.runs(proc) {
+            out.push(DaemonAction::ReplyRank { proc, reply: Reply { id, reply }, payload });
+        }
+    }
+}
