@@ -99,17 +99,17 @@ impl Binding<'_> {
             mine.sort_unstable();
             mine.dedup();
             // Objects below a core (hardware threads) may share one: then their own CPUs are dealt.
-            let inside: Vec<Group> = if mine.iter().map(|&u| units[u].len()).sum::<usize>() == cpus.len() {
-                mine.into_iter().map(|u| units[u].clone()).collect()
+            let inside: Vec<&[u32]> = if mine.iter().map(|&u| units[u].len()).sum::<usize>() == cpus.len() {
+                mine.into_iter().map(|u| units[u].as_slice()).collect()
             } else {
-                cpus.iter().map(|&p| vec![p]).collect()
+                cpus.chunks(1).collect()
             };
             let domain =
-                |g: &Group| self.layout.cpus().get(g[0] as usize).map_or((0, 0), |c| (c.package, c.numa));
+                |g: &&[u32]| self.layout.cpus().get(g[0] as usize).map_or((0, 0), |c| (c.package, c.numa));
             let domains: Vec<(u32, u32)> = inside.iter().map(domain).collect();
             let Some(cuts) = shares(&domains, ranks.len()) else { continue };
             for (rank, cut) in ranks.into_iter().zip(cuts) {
-                out[rank] = Some(self.layout.set(inside[cut].iter().flatten().copied()));
+                out[rank] = Some(self.layout.set(inside[cut].iter().copied().flatten().copied()));
             }
         }
         out

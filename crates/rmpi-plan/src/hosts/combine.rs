@@ -6,7 +6,7 @@ use super::list::{Count, Entry, HostList, ListKind, ParsedHosts, Who, key};
 use crate::error::{HostsError, HostsProblem};
 use crate::suggest::nearest;
 use rmpi_types::spec::{Host, Slots};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// What a filter takes of a host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,8 +131,11 @@ fn union(lists: &[Option<HostList>]) -> Result<(ParsedHosts, Vec<Option<Vec<usiz
         return Ok((ParsedHosts::default(), vec![None; lists.len()]));
     };
     let mut all = HostList::new(&first.source_name, first.kind, first.dialect);
-    all.entries =
-        lists.iter().flatten().flat_map(|l| l.entries.iter().filter(|e| !e.exclude).cloned()).collect();
+    for list in lists.iter().flatten() {
+        // What a list takes out again is no part of the union.
+        let out: HashSet<&Who> = list.entries.iter().filter(|e| e.exclude).map(|e| &e.who).collect();
+        all.entries.extend(list.entries.iter().filter(|e| !out.contains(&e.who)).cloned());
+    }
     let pool = all.into_hosts()?;
     let index = Index::new(&pool);
     let mut contexts = Vec::with_capacity(lists.len());

@@ -30,7 +30,7 @@ pub(super) enum ListKind {
 }
 
 /// The host of one mention.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Who {
     /// By name or address.
     Name(String),

@@ -221,6 +221,8 @@ fn programs_have_their_own_hosts() {
     let (all, contexts) = per_context(None, &[Some(list("n1,n2")), Some(list("n2:2,n3"))]).unwrap();
     assert_eq!(show(&all), "n1=1 n2=3 n3=1");
     assert_eq!(contexts, [Some(vec![0, 1]), Some(vec![1, 2])]);
+    let (all, contexts) = per_context(None, &[Some(list("n[1-3],^n2")), Some(list("n1"))]).unwrap();
+    assert_eq!((show(&all).as_str(), contexts), ("n1=2 n3=1", vec![Some(vec![0, 1]), Some(vec![0])]));
     let (all, contexts) = per_context(None, &[None, None]).unwrap();
     assert!(all.hosts.is_empty() && contexts == [None, None]);
     let (all, contexts) = per_context(Some(&pool), &[Some(list("n3"))]).unwrap();

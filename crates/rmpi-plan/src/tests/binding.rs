@@ -37,10 +37,13 @@ fn two_sockets_of_four_cores() {
         (2, default(BindTo::OpenMpi), "0 1"),
         (3, default(BindTo::OpenMpi), "0-3 4-7 0-3"),
         (2, bound(MapBy::Slot, Object::Node), "0-7 0-7"),
-        (4, ranked(object(Object::Core), RankBy::Object(Object::Package)), "0-0 1-1 2-2 3-3"),
+        (4, ranked(object(Object::Core), RankBy::Object(Object::Package)), "0 1 2 3"),
     ] {
-        let expected = expected.replace("0-0 1-1 2-2 3-3", "0 1 2 3");
-        assert_eq!(one(8, np, placement.clone(), &two_sockets(1)), Ok(expected), "{np} {placement:?}");
+        assert_eq!(
+            one(8, np, placement.clone(), &two_sockets(1)).as_deref(),
+            Ok(expected),
+            "{np} {placement:?}"
+        );
     }
     let spanning = ranked(object(Object::Core), RankBy::Object(Object::Package));
     assert_eq!(one(8, 8, spanning, &two_sockets(1)).as_deref(), Ok("0 4 1 5 2 6 3 7"));
