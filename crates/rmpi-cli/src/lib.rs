@@ -1,1 +1,55 @@
-//! rmpi-cli
+//! Command lines of `rmpirun` and of the launchers it stands in for: one table of options ([`table`]), a
+//! pre-pass that splits a command line by that table, clap for the typed values, and what it all means: a
+//! [`rmpi_types::JobSpec`]. Pure: the environment, files and standard input come in through [`Sources`], and
+//! what the user is told goes out as values. A further option is a further row of the table.
+//!
+//! ```
+//! use rmpi_cli::{Parsed, Sources, parse};
+//! let env = Default::default();
+//! let no_file = |_: &std::path::Path| Err(std::io::ErrorKind::NotFound.into());
+//! let no_stdin = || Ok(Vec::new());
+//! let sources = Sources {
+//!     env: &env,
+//!     read_file: &no_file,
+//!     read_stdin: &no_stdin,
+//!     cwd: "/home/me".into(),
+//!     argv0: "rmpirun".into(),
+//! };
+//! let args = ["-np", "2", "--host", "n1:2", "./train", "-np", "x"].map(Into::into).to_vec();
+//! let Parsed::Run(command) = parse(args, &sources)? else { unreachable!() };
+//! assert_eq!(command.job.apps[0].np, Some(2));
+//! assert_eq!(command.job.apps[0].args, ["-np", "x"]);
+//! # Ok::<(), rmpi_cli::CliError>(())
+//! ```
+
+#![forbid(unsafe_code)]
+
+mod appfile;
+mod command;
+mod draft;
+mod error;
+mod help;
+mod mca;
+mod output;
+mod parse;
+mod personality;
+mod placement;
+mod prepass;
+mod resolve;
+mod row;
+mod ssh_args;
+mod suggest;
+pub mod table;
+mod typed;
+mod values;
+mod vars;
+
+pub use command::{Command, Display, LogLevel, LogSettings, Parsed, Sources};
+pub use error::CliError;
+pub use help::options_markdown;
+pub use parse::parse;
+pub use personality::Personality;
+pub use row::{Arity, Behaviour, Row, Scope, Topic};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,260 @@
+//! Rows: environment, working directory, program, parameters.
+
+use crate::draft::{env_mode, variable};
+use crate::mca;
+use crate::output::absolute;
+use crate::row::{Act, Arity, Row, Set, Topic, row};
+use rmpi_types::launch::EnvMerge;
+use rmpi_types::spec::{Env, Forward};
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+
+const T: Topic = Topic::Environment;
+
+/// Only these variables of ours (`-genvlist`): nothing else is forwarded.
+fn only(env: &mut Env, list: &OsStr) -> Set {
+    env.forward = Forward::Nothing;
+    for name in list.as_bytes().split(|&b| b == b',').filter(|n| !n.is_empty()) {
+        env.export.push(variable(OsStr::from_bytes(name))?);
+    }
+    Ok(())
+}
+
+fn set(env: &mut Env, name: &OsStr, value: OsString) -> Set {
+    env.set.push((variable(name)?, Some(value)));
+    Ok(())
+}
+
+fn nothing(env: &mut Env) {
+    (env.forward, env.merge) = (Forward::Nothing, EnvMerge::Clear);
+}
+
+fn everything(env: &mut Env) {
+    (env.forward, env.merge) = (Forward::Most, EnvMerge::Fill);
+}
+
+pub(super) const ROWS: &[Row] = &[
+    row(
+        T,
+        "x",
+        &[],
+        "VAR[=VALUE]",
+        Act::Os(|t, item| t.export(&item)),
+        "Give the ranks this variable: ours, or with the value given. 'PREFIX*' stands for all that begin so. It \
+         overwrites what the node has and is never held back.",
+    )
+    .app(),
+    row(
+        T,
+        "env",
+        &[],
+        "NAME VALUE | MODE",
+        Act::Pair(|t, name, value| {
+            if name.is_empty() {
+                t.app.env_given = true;
+                env_mode(&mut t.app.env, &value.to_string_lossy());
+                return Ok(());
+            }
+            set(&mut t.app.env, &name, value)
+        }),
+        "Set a variable for this program (also NAME=VALUE). As --env MODE: what is forwarded of our environment: fill \
+         (the default: everything but what describes this machine or looks like a secret, where the node has no value of \
+         its own), openmpi (only OMPI_*, PMIX_* and RMPIRUN_*), all (overwriting), none.",
+    )
+    .arity(Arity::PairOrMode)
+    .app(),
+    row(
+        T,
+        "genv",
+        &[],
+        "NAME VALUE",
+        Act::Pair(|t, name, value| set(&mut t.job.env, &name, value)),
+        "Set a variable for every program (also NAME=VALUE).",
+    ),
+    row(
+        T,
+        "genvlist",
+        &[],
+        "NAMES",
+        Act::Os(|t, list| only(&mut t.job.env, &list)),
+        "Forward only these variables, to every program.",
+    ),
+    row(
+        T,
+        "envlist",
+        &[],
+        "NAMES",
+        Act::Os(|t, list| {
+            t.app.env_given = true;
+            only(&mut t.app.env, &list)
+        }),
+        "Forward only these variables, to this program.",
+    )
+    .app(),
+    row(
+        T,
+        "genvall",
+        &[],
+        "",
+        Act::Flag(|t| {
+            everything(&mut t.job.env);
+            Ok(())
+        }),
+        "Forward everything, to every program. The default.",
+    ),
+    row(
+        T,
+        "envall",
+        &[],
+        "",
+        Act::Flag(|t| {
+            t.app.env_given = true;
+            everything(&mut t.app.env);
+            Ok(())
+        }),
+        "Forward everything, to this program.",
+    )
+    .app(),
+    row(
+        T,
+        "genvnone",
+        &[],
+        "",
+        Act::Flag(|t| {
+            nothing(&mut t.job.env);
+            Ok(())
+        }),
+        "Forward nothing: ranks see what rmpirun sets, PATH, HOME and USER.",
+    ),
+    row(
+        T,
+        "envnone",
+        &[],
+        "",
+        Act::Flag(|t| {
+            t.app.env_given = true;
+            nothing(&mut t.app.env);
+            Ok(())
+        }),
+        "As --genvnone, for this program.",
+    )
+    .app(),
+    row(
+        T,
+        "set-env",
+        &[],
+        "NAME=VALUE",
+        Act::Os(|t, item| match item.as_bytes().iter().position(|&b| b == b'=') {
+            Some(_) => t.export(&item),
+            None => Err(format!("'{}' is not NAME=VALUE", item.to_string_lossy())),
+        }),
+        "Set a variable for this program.",
+    )
+    .app(),
+    row(
+        T,
+        "unset-env",
+        &[],
+        "NAME",
+        Act::Os(|t, name| {
+            t.app.env.set.push((variable(&name)?, None));
+            Ok(())
+        }),
+        "Take a variable away from this program.",
+    )
+    .app(),
+    row(
+        T,
+        "wdir",
+        &["wd"],
+        "DIR",
+        Act::Os(|t, dir| {
+            t.app.wdir = Some(absolute(t, &dir)?);
+            Ok(())
+        }),
+        "Start the ranks in DIR (relative to ours); it must exist on every host.",
+    )
+    .app(),
+    row(
+        T,
+        "path",
+        &[],
+        "DIRS",
+        Act::Os(|t, dirs| {
+            let dirs = dirs.as_bytes().split(|&b| b == b':').filter(|d| !d.is_empty());
+            t.app.search = dirs.map(|d| OsStr::from_bytes(d).to_owned()).collect();
+            Ok(())
+        }),
+        "Look for the program in these directories first.",
+    )
+    .app(),
+    row(
+        T,
+        "prefix",
+        &[],
+        "DIR",
+        Act::Os(|t, dir| {
+            t.app.prefix = Some(absolute(t, &dir)?.into_os_string());
+            Ok(())
+        }),
+        "Put DIR/bin before PATH and DIR/lib before LD_LIBRARY_PATH of the ranks (our values, overwriting the node's).",
+    )
+    .app(),
+    row(
+        T,
+        "noprefix",
+        &[],
+        "",
+        Act::Flag(|t| {
+            t.app.prefix = None;
+            Ok(())
+        }),
+        "Undo --prefix.",
+    )
+    .app(),
+    row(
+        T,
+        "app",
+        &["configfile"],
+        "FILE",
+        Act::Os(|t, file| {
+            t.job.app_file = Some(file);
+            Ok(())
+        }),
+        "Read the programs from FILE: options, program and arguments of one on each line.",
+    ),
+    row(
+        T,
+        "mca",
+        &["omca"],
+        "KEY VALUE",
+        Act::Pair(|t, k, v| mca::set(t, "OMPI_MCA_", &k, &v)),
+        "An Open MPI parameter for this program (also KEY=VALUE). What concerns the launcher is done, everything is \
+         passed to the ranks as OMPI_MCA_KEY.",
+    )
+    .app(),
+    row(
+        T,
+        "gmca",
+        &["gomca"],
+        "KEY VALUE",
+        Act::Pair(|t, k, v| mca::set_global(t, "OMPI_MCA_", &k, &v)),
+        "As --mca, for every program.",
+    ),
+    row(
+        T,
+        "prtemca",
+        &[],
+        "KEY VALUE",
+        Act::Pair(|t, k, v| mca::set_global(t, "PRTE_MCA_", &k, &v)),
+        "A parameter of Open MPI 5's launcher.",
+    ),
+    row(
+        T,
+        "pmixmca",
+        &["gpmixmca"],
+        "KEY VALUE",
+        Act::Pair(|t, k, v| mca::set_global(t, "PMIX_MCA_", &k, &v)),
+        "A PMIx parameter, passed to the ranks as PMIX_MCA_KEY.",
+    ),
+];

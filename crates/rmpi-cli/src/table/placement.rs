@@ -1,0 +1,189 @@
+//! Rows: mapping, ranking, binding.
+
+use crate::personality::Personality;
+use crate::placement;
+use crate::row::{Act, Row, Topic, row};
+use rmpi_types::CpuSet;
+use rmpi_types::spec::{BindTo, MapBy, Object, RankBy};
+
+const T: Topic = Topic::Placement;
+
+pub(super) const ROWS: &[Row] = &[
+    row(
+        T,
+        "map-by",
+        &[],
+        "POLICY",
+        Act::Text(|t, p| placement::map_by(&mut t.app.place, p)),
+        "Where ranks go: slot (fill a host, then the next; the default), node (deal over hosts), hwthread, core, \
+         l1cache, l2cache, l3cache, numa, package, ppr:N:OBJECT, seq, rankfile. Modifiers after colons: PE=N, SPAN, \
+         OVERSUBSCRIBE, NOOVERSUBSCRIBE, NOLOCAL, HWTCPUS, FILE=PATH.",
+    )
+    .placement(),
+    row(
+        T,
+        "ppr",
+        &[],
+        "N:OBJECT",
+        Act::Text(|t, p| placement::ppr(&mut t.app.place, p)),
+        "As --map-by ppr:N:OBJECT.",
+    )
+    .placement(),
+    row(
+        T,
+        "npersocket",
+        &[],
+        "N",
+        Act::Count(|t, n| {
+            t.app.place.spec.map_by = MapBy::Ppr(n, Object::Package);
+            t.app.place.spec.bind_to = BindTo::Object(Object::Package);
+            Ok(())
+        }),
+        "As --map-by ppr:N:package --bind-to package.",
+    )
+    .placement(),
+    row(
+        T,
+        "bynode",
+        &[],
+        "",
+        Act::Flag(|t| {
+            t.app.place.spec.map_by = MapBy::Object(Object::Node);
+            t.app.place.spec.rank_by = Some(RankBy::Node);
+            Ok(())
+        }),
+        "Map and rank by node.",
+    )
+    .placement(),
+    row(
+        T,
+        "byslot",
+        &["rr"],
+        "",
+        Act::Flag(|t| {
+            t.app.place.spec.map_by = MapBy::Slot;
+            t.app.place.spec.rank_by = Some(RankBy::Slot);
+            Ok(())
+        }),
+        "Map and rank by slot.",
+    )
+    .placement(),
+    row(
+        T,
+        "bycore",
+        &[],
+        "",
+        Act::Flag(|t| {
+            t.app.place.spec.map_by = MapBy::Object(Object::Core);
+            t.app.place.spec.rank_by = Some(RankBy::Object(Object::Core));
+            Ok(())
+        }),
+        "Map and rank by core.",
+    )
+    .placement(),
+    row(
+        T,
+        "rank-by",
+        &[],
+        "POLICY",
+        Act::Text(|t, p| placement::rank_by(&mut t.app.place, p)),
+        "How mapped places are numbered: slot, node, fill, span or an object.",
+    )
+    .placement(),
+    row(
+        T,
+        "rankfile",
+        &["rf"],
+        "FILE",
+        Act::Os(|t, file| {
+            t.app.place.file = crate::draft::PlaceFile::Rankfile;
+            t.app.place.path = Some(file);
+            Ok(())
+        }),
+        "Place each rank as FILE says: 'rank N=HOST slot=LIST'.",
+    )
+    .placement(),
+    row(
+        T,
+        "bind-to",
+        &["binding"],
+        "POLICY",
+        Act::Text(|t, p| placement::bind_to(&mut t.app.place, p)),
+        "CPUs of a rank: none, hwthread, core, l1cache, l2cache, l3cache, numa, package; share (the default) gives \
+         each rank of a node an equal part of the usable CPUs; default-openmpi is Open MPI's rule. \
+         ':overload-allowed' lets ranks share CPUs.",
+    )
+    .placement(),
+    row(
+        T,
+        "bind-to",
+        &["binding"],
+        "POLICY",
+        Act::Text(|t, p| placement::hydra_bind_to(&mut t.app.place, p)),
+        "Hydra's form: none (the default), rr, or OBJECT[:N].",
+    )
+    .placement()
+    .only(Personality::Hydra),
+    row(
+        T,
+        "bind-to-core",
+        &[],
+        "",
+        Act::Flag(|t| {
+            t.app.place.spec.bind_to = BindTo::Object(Object::Core);
+            Ok(())
+        }),
+        "As --bind-to core.",
+    )
+    .placement(),
+    row(
+        T,
+        "bind-to-socket",
+        &[],
+        "",
+        Act::Flag(|t| {
+            t.app.place.spec.bind_to = BindTo::Object(Object::Package);
+            Ok(())
+        }),
+        "As --bind-to package.",
+    )
+    .placement(),
+    row(
+        T,
+        "cpus-per-proc",
+        &["cpus-per-rank"],
+        "N",
+        Act::Count(|t, n| {
+            t.app.place.spec.pe = Some(n);
+            Ok(())
+        }),
+        "As the modifier PE=N of --map-by: N CPUs a rank.",
+    )
+    .placement(),
+    row(
+        T,
+        "cpu-set",
+        &["cpu-list"],
+        "LIST",
+        Act::Text(|t, list| {
+            let set = CpuSet::parse_list(list).filter(|s| !s.is_empty());
+            let set = set.ok_or_else(|| format!("'{list}' is not a list of CPUs (0-3,8)"))?;
+            t.app.place.spec.cpu_set = Some(set);
+            Ok(())
+        }),
+        "Use only these logical CPUs of each node.",
+    )
+    .placement(),
+    row(
+        T,
+        "use-hwthread-cpus",
+        &[],
+        "",
+        Act::Flag(|t| {
+            t.app.place.spec.use_hwthreads = true;
+            Ok(())
+        }),
+        "Slots and CPUs are hardware threads, not cores.",
+    )
+    .placement(),
+];

@@ -1,0 +1,87 @@
+//! Tests of whole command lines: what each kind of option does to the job, what wrong ones are told, the rules of
+//! the table, and arbitrary input. Helpers here; cases in the files beside this one.
+
+mod errors;
+mod lines;
+mod props;
+mod rows;
+
+use crate::{CliError, Command, Parsed, Sources, parse};
+use rmpi_types::spec::EnvMap;
+use std::ffi::OsString;
+use std::io;
+use std::path::Path;
+
+/// Files that exist in these tests.
+fn file(path: &Path) -> io::Result<Vec<u8>> {
+    Ok(match path.to_str() {
+        Some("/w/hosts") => b"n1 slots=2\nn2 slots=2\nn3 slots=2\n".to_vec(),
+        Some("/w/bare") => b"n1\nn2\n".to_vec(),
+        Some("/w/apps") => b"-np 1 -x A=1 one\n-np 2 --host n2 two 'a b'\n".to_vec(),
+        Some("/w/ranks") => b"rank 0=n3 slot=0\nrank 1=n1 slot=1\n".to_vec(),
+        Some("/w/seq") => b"n2\nn1\nn2\n".to_vec(),
+        Some("/w/bad") => b"n1 slots=2\nn2 slots=x\n".to_vec(),
+        Some("/w/.") => return Err(io::Error::from_raw_os_error(21)),
+        _ => return Err(io::Error::from_raw_os_error(2)),
+    })
+}
+
+/// A shell's splitting is enough for tests: blanks; `''` is an empty word.
+fn split(line: &str) -> Vec<OsString> {
+    line.split_whitespace().map(|w| if w == "''" { "".into() } else { w.into() }).collect()
+}
+
+fn parse_as(argv0: &str, env: &[(&str, &str)], args: Vec<OsString>) -> Result<Parsed, CliError> {
+    let env: EnvMap = env.iter().map(|(n, v)| (n.into(), v.into())).collect();
+    let read_stdin = || Ok(b"s1:4\n".to_vec());
+    let sources = Sources {
+        env: &env,
+        read_file: &file,
+        read_stdin: &read_stdin,
+        cwd: "/w".into(),
+        argv0: argv0.into(),
+    };
+    parse(args, &sources)
+}
+
+fn try_run(env: &[(&str, &str)], line: &str) -> Result<Command, CliError> {
+    match parse_as("rmpirun", env, split(line))? {
+        Parsed::Run(command) => Ok(*command),
+        Parsed::Print { text } => Err(CliError::new(format!("printed {text}"))),
+    }
+}
+
+/// A good line in an environment.
+fn run_in(env: &[(&str, &str)], line: &str) -> Command {
+    try_run(env, line).unwrap_or_else(|e| panic!("{line}: {e}"))
+}
+
+/// A good line.
+fn run(line: &str) -> Command {
+    run_in(&[], line)
+}
+
+/// The message about a bad line.
+fn error(line: &str) -> String {
+    match try_run(&[], line) {
+        Ok(_) => panic!("{line}: accepted"),
+        Err(e) => e.message,
+    }
+}
+
+fn printed(argv0: &str, env: &[(&str, &str)], line: &str) -> String {
+    match parse_as(argv0, env, split(line)) {
+        Ok(Parsed::Print { text }) => text,
+        other => panic!("{line}: {other:?}"),
+    }
+}
+
+/// Hosts and slots as `n1:2 n2:*`.
+fn hosts(command: &Command) -> String {
+    use rmpi_types::spec::Slots;
+    let show = |h: &rmpi_types::spec::Host| match h.slots {
+        Slots::Auto => format!("{}:*", h.name),
+        Slots::Count(n) => format!("{}:{n}", h.name),
+    };
+    command.job.hosts.iter().map(show).collect::<Vec<_>>().join(" ")
+}
