@@ -90,9 +90,14 @@ impl Acceptor {
         Ok(Self { listeners, pending: VecDeque::new(), key, me, turned_away: 0 })
     }
 
-    /// Descriptors to wait on: listeners and connections in handshake. They change with every poll.
-    pub fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.listeners.iter().map(AsFd::as_fd).chain(self.pending.iter().map(|p| p.stream.as_fd()))
+    /// The listening sockets.
+    pub fn listeners(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.listeners.iter().map(AsFd::as_fd)
+    }
+
+    /// Connections in handshake, to wait on for reading. They change with every poll.
+    pub fn handshakes(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.pending.iter().map(|p| p.stream.as_fd())
     }
 
     /// Whether connections are in handshake.

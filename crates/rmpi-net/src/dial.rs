@@ -113,7 +113,7 @@ impl Dial {
         }
     }
 
-    /// Descriptors to wait on, all for reading and writing. They change with every poll.
+    /// Descriptors to wait on, and whether for writing. They change with every poll.
     pub fn fds(&self) -> impl Iterator<Item = (BorrowedFd<'_>, bool)> {
         self.attempts.iter().map(|a| (a.stream.as_fd(), matches!(a.stage, Stage::Connecting)))
     }

@@ -1,0 +1,164 @@
+//! All the engine keeps per peer: the link or the effort to get one, what is to be sent, what is being
+//! received, the eager window both ways. Data only; the work is done in `linkup`, `transmit` and `receive`.
+
+use crate::error::Fault;
+use crate::header::{HEADER_LEN, Header};
+use crate::matching::Age;
+use crate::ops::OpId;
+use rmpi_net::{Dial, Link};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Largest eager message.
+pub(crate) const EAGER_MAX: usize = 64 << 10;
+/// Eager bytes that may be unconsumed at a receiver, per sender.
+pub(crate) const WINDOW: u64 = 1 << 20;
+/// Bytes of the staging buffer: a whole eager message with its header, and more.
+pub(crate) const STAGING: usize = 128 << 10;
+/// Unexpected rendezvous requests of one peer; more is not a rank of ours.
+pub(crate) const MAX_UNEXPECTED_RTS: usize = 1 << 20;
+
+/// What an eager message of `len` bytes costs of the window.
+pub(crate) fn cost(len: u64) -> u64 {
+    len + HEADER_LEN as u64
+}
+
+/// One thing to send, in order.
+pub(crate) enum Item {
+    /// Whole frames, copied; the sends among them complete when the last byte is with the kernel.
+    Frames { bytes: Vec<u8>, at: usize, ops: Vec<OpId> },
+    /// A header and the operation's buffer; `at` counts through both.
+    Eager { header: [u8; HEADER_LEN], op: OpId, at: usize },
+    /// A cleared message, sent in pieces.
+    Pieces { op: OpId, piece: Option<Piece> },
+}
+
+/// A piece under way: its header, where it starts in the buffer, its length, bytes of both sent.
+#[derive(Clone, Copy)]
+pub(crate) struct Piece {
+    pub(crate) header: [u8; HEADER_LEN],
+    pub(crate) start: usize,
+    pub(crate) len: usize,
+    pub(crate) at: usize,
+}
+
+/// Where the payload being received goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Target {
+    /// A receive's buffer, from this offset.
+    Op(OpId, u64),
+    /// An unexpected message.
+    Message(Age),
+    /// Nowhere.
+    Sink,
+}
+
+/// A payload on the way in.
+pub(crate) struct Incoming {
+    pub(crate) target: Target,
+    pub(crate) got: u64,
+    pub(crate) len: u64,
+    /// Window to give back when it is over and went straight to a receive.
+    pub(crate) cost: u64,
+}
+
+#[derive(Default)]
+pub(crate) struct Rx {
+    pub(crate) staging: Vec<u8>,
+    pub(crate) start: usize,
+    pub(crate) end: usize,
+    pub(crate) incoming: Option<Incoming>,
+    /// The receive whose message is guessed to come next.
+    pub(crate) guess: Option<OpId>,
+    /// Number of the next matchable message.
+    pub(crate) sequence: u32,
+    /// Eager bytes received and not yet given back.
+    pub(crate) outstanding: u64,
+    /// Requests to send that wait for a receive.
+    pub(crate) unexpected_rts: usize,
+    /// Consumed bytes not yet told to the sender.
+    pub(crate) owed: u64,
+}
+
+#[derive(Default)]
+pub(crate) struct Tx {
+    pub(crate) queue: VecDeque<Item>,
+    /// A small message went out since the last progress: further ones are gathered.
+    pub(crate) burst: bool,
+    pub(crate) sequence: u32,
+    pub(crate) spare: Vec<u8>,
+}
+
+/// The state of the relation with one peer.
+pub(crate) struct Conn {
+    pub(crate) peer: u32,
+    pub(crate) host: Arc<str>,
+    pub(crate) link: Option<Box<dyn Link>>,
+    pub(crate) dial: Option<Dial>,
+    /// After a duplicate verdict: when to dial after all.
+    pub(crate) redial_at: Option<Instant>,
+    /// The relation is over, and why.
+    pub(crate) dead: Option<Fault>,
+    /// The peer has said that it will send nothing more.
+    pub(crate) bye: bool,
+    pub(crate) tx: Tx,
+    pub(crate) rx: Rx,
+    /// Eager bytes we may send.
+    pub(crate) credit: u64,
+    /// Whether the socket is in the epoll set.
+    pub(crate) registered: bool,
+    /// Whether it is polled directly.
+    pub(crate) hot: bool,
+    /// Progress round of the last traffic.
+    pub(crate) last_used: u64,
+}
+
+impl Conn {
+    pub(crate) fn new(peer: u32, host: Arc<str>) -> Self {
+        Self {
+            peer,
+            host,
+            link: None,
+            dial: None,
+            redial_at: None,
+            dead: None,
+            bye: false,
+            tx: Tx::default(),
+            rx: Rx::default(),
+            credit: WINDOW,
+            registered: false,
+            hot: false,
+            last_used: 0,
+        }
+    }
+
+    /// Room in a gathered frame buffer for `len` more bytes, at the end of the queue.
+    pub(crate) fn frames(&mut self, len: usize) -> (&mut Vec<u8>, &mut Vec<OpId>) {
+        let fits = match self.tx.queue.back() {
+            Some(Item::Frames { bytes, .. }) => bytes.len() + len <= EAGER_MAX + HEADER_LEN,
+            _ => false,
+        };
+        if !fits {
+            let mut bytes = std::mem::take(&mut self.tx.spare);
+            bytes.clear();
+            self.tx.queue.push_back(Item::Frames { bytes, at: 0, ops: Vec::new() });
+        }
+        match self.tx.queue.back_mut() {
+            Some(Item::Frames { bytes, ops, .. }) => (bytes, ops),
+            _ => unreachable!("a frames item was just ensured"),
+        }
+    }
+
+    /// Queues a header that nothing follows.
+    pub(crate) fn control(&mut self, header: &Header) {
+        self.frames(HEADER_LEN).0.extend_from_slice(&header.encode());
+    }
+
+    /// The number of the next matchable message to the peer.
+    pub(crate) fn next_sequence(&mut self) -> u32 {
+        let n = self.tx.sequence;
+        self.tx.sequence = n.wrapping_add(1);
+        n
+    }
+}

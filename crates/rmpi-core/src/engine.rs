@@ -1,0 +1,260 @@
+//! The engine as a value that threads share: one lock, waiting by spinning, yielding and parking.
+//!
+//! A thread that waits makes progress itself. When spinning no longer pays, one thread parks in the epoll set
+//! without the lock; others wait for it on a condition variable; whoever changes something meanwhile wakes
+//! them through the eventfd.
+
+use crate::core::{Config, Core, Directory, TOKEN_LINKUP, TOKEN_WAKE, register, unregister};
+use crate::ops::{Finished, OpId};
+use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use rmpi_net::Acceptor;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Spinning before parking: what waking up costs (20-50 us measured), so waiting costs at most twice the best.
+const SPIN: Duration = Duration::from_micros(50);
+/// Yielding before parking on an oversubscribed node.
+const YIELD: Duration = Duration::from_millis(1);
+/// Longest park: ticks must happen.
+const PARK: Duration = Duration::from_secs(1);
+/// Longest park while handshakes have timers running.
+const PARK_LINKUP: Duration = Duration::from_millis(10);
+/// Rounds between looks at the clock.
+const CLOCK_EVERY: u32 = 16;
+
+struct Shared {
+    core: Mutex<Core>,
+    changed: Condvar,
+    /// Threads that want the lock: a spinning holder lets them in.
+    contenders: AtomicUsize,
+    epoll: Arc<Epoll>,
+    wake: EventFd,
+}
+
+/// One rank's engine. Clones share it.
+#[derive(Clone)]
+pub struct Engine {
+    shared: Arc<Shared>,
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Engine(..)")
+    }
+}
+
+impl Engine {
+    /// An engine for `config`, reachable through `acceptor` (a world of one needs none).
+    ///
+    /// # Errors
+    /// When the kernel gives no epoll set or eventfd (descriptor limit).
+    pub fn new(
+        config: Config,
+        directory: Box<dyn Directory>,
+        acceptor: Option<Acceptor>,
+    ) -> std::io::Result<Self> {
+        let core = Core::new(config, directory, acceptor)?;
+        let epoll = core.epoll.clone();
+        let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
+        epoll.add(&wake, EpollEvent::new(EpollFlags::EPOLLIN, TOKEN_WAKE))?;
+        for listener in core.acceptor.iter().flat_map(Acceptor::listeners) {
+            epoll.add(listener, EpollEvent::new(EpollFlags::EPOLLIN, TOKEN_LINKUP))?;
+        }
+        let shared = Shared {
+            core: Mutex::new(core),
+            changed: Condvar::new(),
+            contenders: AtomicUsize::new(0),
+            epoll,
+            wake,
+        };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Core> {
+        let s = &self.shared;
+        if let Ok(guard) = s.core.try_lock() {
+            return guard;
+        }
+        s.contenders.fetch_add(1, Ordering::Relaxed);
+        let guard = s.core.lock().unwrap_or_else(PoisonError::into_inner);
+        s.contenders.fetch_sub(1, Ordering::Relaxed);
+        guard
+    }
+
+    /// What tells this engine from others.
+    pub(crate) fn home(&self) -> Arc<Epoll> {
+        self.shared.epoll.clone()
+    }
+
+    /// Does something with the engine's state.
+    pub fn with<R>(&self, f: impl FnOnce(&mut Core) -> R) -> R {
+        let mut core = self.lock();
+        let result = f(&mut core);
+        self.tell(&core);
+        result
+    }
+
+    /// Wakes whoever is parked or waits for the parked one.
+    fn tell(&self, core: &Core) {
+        if core.parked {
+            // Full means that a wake is pending already.
+            let _ = self.shared.wake.write(1);
+            self.shared.changed.notify_all();
+        }
+    }
+
+    /// Makes progress until `check` gives a value.
+    pub fn block<R>(&self, check: impl FnMut(&mut Core) -> Option<R>) -> R {
+        match self.block_while(None, check) {
+            Some(r) => r,
+            None => unreachable!("without a deadline only a value ends the wait"),
+        }
+    }
+
+    /// Makes progress until `check` gives a value or `deadline` has passed.
+    pub fn block_until<R>(&self, deadline: Instant, check: impl FnMut(&mut Core) -> Option<R>) -> Option<R> {
+        self.block_while(Some(deadline), check)
+    }
+
+    fn block_while<R>(
+        &self,
+        deadline: Option<Instant>,
+        mut check: impl FnMut(&mut Core) -> Option<R>,
+    ) -> Option<R> {
+        let mut core = self.lock();
+        let mut idle: Option<Instant> = None;
+        let mut spins = 0u32;
+        loop {
+            let moved = core.progress();
+            if let Some(r) = check(&mut core) {
+                self.tell(&core);
+                return Some(r);
+            }
+            if moved {
+                self.tell(&core);
+                idle = None;
+                continue;
+            }
+            spins = spins.wrapping_add(1);
+            let oversubscribed = core.config.oversubscribed;
+            if self.shared.contenders.load(Ordering::Relaxed) > 0 || oversubscribed {
+                drop(core);
+                std::thread::yield_now();
+                core = self.lock();
+            } else if !spins.is_multiple_of(CLOCK_EVERY) {
+                std::hint::spin_loop();
+                continue;
+            }
+            let now = Instant::now();
+            if deadline.is_some_and(|d| now >= d) {
+                return None;
+            }
+            let since = *idle.get_or_insert(now);
+            if now - since >= if oversubscribed { YIELD } else { SPIN } {
+                let limit = deadline.map_or(PARK, |d| d.saturating_duration_since(now).min(PARK));
+                core = self.park(core, limit);
+            }
+        }
+    }
+
+    /// Parks for at most `limit` or until something arrives.
+    pub(crate) fn park_for(&self, limit: Duration) {
+        drop(self.park(self.lock(), limit));
+    }
+
+    fn park<'a>(&'a self, mut core: MutexGuard<'a, Core>, limit: Duration) -> MutexGuard<'a, Core> {
+        let s = &self.shared;
+        if core.parked {
+            let waited = s.changed.wait_timeout(core, limit);
+            return waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        // A last look; afterwards the level-triggered set cannot miss anything.
+        if core.progress_all() {
+            return core;
+        }
+        let limit = if core.dialling.is_empty() && !core.acceptor.as_ref().is_some_and(Acceptor::busy) {
+            limit
+        } else {
+            limit.min(PARK_LINKUP)
+        };
+        core.enter_epoll();
+        core.parked = true;
+        drop(core);
+        let mut events = [EpollEvent::empty(); 64];
+        let millis = u16::try_from(limit.as_micros().div_ceil(1000)).unwrap_or(u16::MAX);
+        // An interrupted or failed wait is a short one.
+        let n = s.epoll.wait(&mut events, EpollTimeout::from(millis)).unwrap_or(0);
+        let mut core = self.lock();
+        core.parked = false;
+        core.leave_epoll();
+        for event in &events[..n] {
+            match event.data() {
+                TOKEN_WAKE => drop(s.wake.read()),
+                TOKEN_LINKUP => drop(core.link_up()),
+                peer => {
+                    if let Ok(peer) = u32::try_from(peer) {
+                        core.heat(peer);
+                        core.service(peer);
+                    }
+                }
+            }
+        }
+        core.link_up();
+        core.tick();
+        s.changed.notify_all();
+        core
+    }
+
+    /// Waits for the operation: its result and its memory, if it owns any.
+    pub fn wait(&self, op: OpId) -> Finished {
+        self.block(|core| core.take(op))
+    }
+
+    /// One round of progress, then the result if the operation is over.
+    pub fn test(&self, op: OpId) -> Option<Finished> {
+        self.with(|core| {
+            core.progress();
+            core.take(op)
+        })
+    }
+}
+
+impl Core {
+    fn enter_epoll(&mut self) {
+        for &peer in &self.hot {
+            if let Some(conn) = self.conns[peer as usize].as_mut() {
+                register(&self.epoll, conn);
+            }
+        }
+        let event = EpollEvent::new(EpollFlags::EPOLLIN, TOKEN_LINKUP);
+        for fd in self.acceptor.iter().flat_map(Acceptor::handshakes) {
+            // Parks with handshakes under way are short anyway.
+            let _ = self.epoll.add(fd, event);
+        }
+        for dial in self.dialling.iter().filter_map(|&p| self.conns[p as usize].as_ref()?.dial.as_ref()) {
+            for (fd, writing) in dial.fds() {
+                let flags = if writing { EpollFlags::EPOLLOUT } else { EpollFlags::EPOLLIN };
+                let _ = self.epoll.add(fd, EpollEvent::new(flags, TOKEN_LINKUP));
+            }
+        }
+    }
+
+    fn leave_epoll(&mut self) {
+        for &peer in &self.hot {
+            if let Some(conn) = self.conns[peer as usize].as_mut() {
+                unregister(&self.epoll, conn);
+            }
+        }
+        // Those that closed meanwhile have left by themselves.
+        for fd in self.acceptor.iter().flat_map(Acceptor::handshakes) {
+            let _ = self.epoll.delete(fd);
+        }
+        for dial in self.dialling.iter().filter_map(|&p| self.conns[p as usize].as_ref()?.dial.as_ref()) {
+            for (fd, _) in dial.fds() {
+                let _ = self.epoll.delete(fd);
+            }
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! The 32-byte header before every message on a link. Little endian, fixed places, no allocation.
+//!
+//! ```text
+//! 0 kind u8 | 1 version u8 | 2 check u16 | 4 context u32 | 8 tag i32 | 12 sequence u32 | 16 length u64 | 24 id u64
+//! ```
+//! `length` payload bytes follow [`Kind::Eager`] and [`Kind::Data`] headers and no others.
+
+/// Bytes of a header.
+pub const HEADER_LEN: usize = 32;
+const VERSION: u8 = 1;
+
+/// What a header announces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A whole small message: its payload follows.
+    Eager,
+    /// Request to send: a message of `length` bytes is ready; `id` is the sender's operation.
+    Rts,
+    /// Clear to send: `id` is the sender's operation, `length` the receiver's.
+    Cts,
+    /// A piece of a cleared message: `id` is the receiver's operation.
+    Data,
+    /// `length` bytes of eager window are free again.
+    Credit,
+    /// The sender has finished; the end of the stream follows.
+    Bye,
+    /// The sender gives up `context`, blaming rank `id`.
+    Revoke,
+}
+
+/// One header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// What follows.
+    pub kind: Kind,
+    /// Element type, or digest of a collective call; compared at the receiver.
+    pub check: u16,
+    /// Communication context.
+    pub context: u32,
+    /// Tag.
+    pub tag: i32,
+    /// Number of this message among the matchable ones (eager and RTS) of the link, wrapping.
+    pub sequence: u32,
+    /// Bytes, or an id (see [`Kind`]).
+    pub length: u64,
+    /// Operation id (see [`Kind`]).
+    pub id: u64,
+}
+
+/// A header that no rank of this version sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("malformed message header (kind {kind}, version {version})")]
+pub struct HeaderError {
+    kind: u8,
+    version: u8,
+}
+
+impl Header {
+    /// A header of `kind` with everything else zero.
+    #[must_use]
+    pub const fn bare(kind: Kind) -> Self {
+        Self { kind, check: 0, context: 0, tag: 0, sequence: 0, length: 0, id: 0 }
+    }
+
+    /// The bytes on the link.
+    #[must_use]
+    pub fn encode(&self) -> [u8; HEADER_LEN] {
+        let mut out = [0; HEADER_LEN];
+        out[0] = match self.kind {
+            Kind::Eager => 1,
+            Kind::Rts => 2,
+            Kind::Cts => 3,
+            Kind::Data => 4,
+            Kind::Credit => 5,
+            Kind::Bye => 6,
+            Kind::Revoke => 7,
+        };
+        out[1] = VERSION;
+        out[2..4].copy_from_slice(&self.check.to_le_bytes());
+        out[4..8].copy_from_slice(&self.context.to_le_bytes());
+        out[8..12].copy_from_slice(&self.tag.to_le_bytes());
+        out[12..16].copy_from_slice(&self.sequence.to_le_bytes());
+        out[16..24].copy_from_slice(&self.length.to_le_bytes());
+        out[24..32].copy_from_slice(&self.id.to_le_bytes());
+        out
+    }
+
+    /// Reads a header.
+    ///
+    /// # Errors
+    /// [`HeaderError`] for an unknown kind or version. Lengths and ids are checked where they are used.
+    pub fn decode(b: &[u8; HEADER_LEN]) -> Result<Self, HeaderError> {
+        let kind = match b[0] {
+            1 => Kind::Eager,
+            2 => Kind::Rts,
+            3 => Kind::Cts,
+            4 => Kind::Data,
+            5 => Kind::Credit,
+            6 => Kind::Bye,
+            7 => Kind::Revoke,
+            _ => return Err(HeaderError { kind: b[0], version: b[1] }),
+        };
+        if b[1] != VERSION {
+            return Err(HeaderError { kind: b[0], version: b[1] });
+        }
+        Ok(Self {
+            kind,
+            check: u16::from_le_bytes([b[2], b[3]]),
+            context: u32::from_le_bytes([b[4], b[5], b[6], b[7]]),
+            tag: i32::from_le_bytes([b[8], b[9], b[10], b[11]]),
+            sequence: u32::from_le_bytes([b[12], b[13], b[14], b[15]]),
+            length: u64::from_le_bytes([b[16], b[17], b[18], b[19], b[20], b[21], b[22], b[23]]),
+            id: u64::from_le_bytes([b[24], b[25], b[26], b[27], b[28], b[29], b[30], b[31]]),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn any_bytes_decode_or_fail_and_what_decodes_round_trips(bytes: [u8; 32]) {
+            if let Ok(h) = Header::decode(&bytes) {
+                prop_assert_eq!(h.encode(), bytes);
+            }
+        }
+
+        #[test]
+        fn every_field_round_trips(k in 1u8..8, check: u16, context: u32, tag: i32, sequence: u32, length: u64, id: u64) {
+            let mut first = Header::bare(Kind::Bye).encode();
+            first[0] = k;
+            let kind = Header::decode(&first).unwrap().kind;
+            let h = Header { kind, check, context, tag, sequence, length, id };
+            prop_assert_eq!(Header::decode(&h.encode()), Ok(h));
+        }
+    }
+
+    #[test]
+    fn unknown_kinds_and_versions_are_refused() {
+        for (kind, version) in [(0, 1), (8, 1), (255, 1), (1, 0), (1, 2)] {
+            let mut b = [0; 32];
+            (b[0], b[1]) = (kind, version);
+            assert!(Header::decode(&b).is_err(), "{kind} {version}");
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! Getting links and losing them: dialling on first use, arrivals, the tie break when two ranks dial each
+//! other, and what a lost peer means for everything that waits for it.
+
+use crate::conn::Conn;
+use crate::core::{Core, Endpoint, unregister};
+use crate::error::Fault;
+use crate::matching::Body;
+use crate::ops::{OpId, State};
+use crate::transmit::Cause;
+use rmpi_net::{Arrival, Dial, DialStep, Link};
+use std::time::{Duration, Instant};
+
+/// After "we share another connection": time for that one to come up before dialling again.
+const REDIAL: Duration = Duration::from_secs(1);
+/// Ignored retransmissions for this long mean that the host is gone.
+const SILENCE: Duration = Duration::from_secs(6);
+/// Time between looks at silent hosts and unwatched peers.
+const TICK: Duration = Duration::from_secs(1);
+
+impl Core {
+    /// Makes sure that there is a link to `peer`, or an effort to get one.
+    pub(crate) fn ensure(&mut self, peer: u32) {
+        if self.conns[peer as usize].is_some() {
+            return;
+        }
+        let Endpoint { addresses, host } = self.directory.endpoint(peer);
+        let mut conn = Conn::new(peer, host.into());
+        let dial = Dial::new(self.config.key.clone(), self.route(peer), addresses, Instant::now());
+        conn.dial = Some(dial);
+        self.conns[peer as usize] = Some(Box::new(conn));
+        self.dialling.push(peer);
+        self.poll_dial(peer, Instant::now());
+    }
+
+    /// Moves handshakes on, both ways; whether a link came up or an effort ended.
+    pub(crate) fn link_up(&mut self) -> bool {
+        if self.acceptor.is_none() && self.dialling.is_empty() {
+            return false;
+        }
+        let now = Instant::now();
+        let arrivals = self.acceptor.as_mut().map(|a| a.poll(now)).unwrap_or_default();
+        let mut busy = !arrivals.is_empty();
+        arrivals.into_iter().for_each(|a| self.arrived(a));
+        for peer in self.dialling.clone() {
+            busy |= self.poll_dial(peer, now);
+        }
+        busy
+    }
+
+    fn poll_dial(&mut self, peer: u32, now: Instant) -> bool {
+        let route = self.route(peer);
+        let Some(conn) = self.conns[peer as usize].as_mut() else { return false };
+        if conn.redial_at.is_some_and(|at| now >= at) {
+            conn.redial_at = None;
+            let addresses = self.directory.endpoint(peer).addresses;
+            conn.dial = Some(Dial::new(self.config.key.clone(), route, addresses, now));
+        }
+        let Some(dial) = conn.dial.as_mut() else { return false };
+        match dial.poll(now) {
+            DialStep::Pending => false,
+            DialStep::Up(link) => {
+                self.up(peer, Box::new(link));
+                true
+            }
+            DialStep::Duplicate => {
+                conn.dial = None;
+                conn.redial_at = Some(now + REDIAL);
+                false
+            }
+            DialStep::Failed(e) => {
+                self.lose(peer, &e.to_string().into());
+                true
+            }
+        }
+    }
+
+    /// Of two crossing connections the one dialled by the lower rank stays.
+    fn arrived(&mut self, arrival: Arrival) {
+        let (from, me) = (arrival.from, self.config.rank);
+        if from >= self.config.size || from == me {
+            return;
+        }
+        let taken = match &self.conns[from as usize] {
+            None => true,
+            Some(c) if c.link.is_some() || c.dead.is_some() => false,
+            Some(c) => !(me < from && c.dial.as_ref().is_some_and(Dial::connected)),
+        };
+        if !taken {
+            arrival.refuse();
+            return;
+        }
+        if let Ok(link) = arrival.take() {
+            if self.conns[from as usize].is_none() {
+                let host = self.directory.endpoint(from).host;
+                self.conns[from as usize] = Some(Box::new(Conn::new(from, host.into())));
+            }
+            self.up(from, Box::new(link));
+        }
+    }
+
+    fn up(&mut self, peer: u32, link: Box<dyn Link>) {
+        self.dialling.retain(|&p| p != peer);
+        if let Some(conn) = self.conns[peer as usize].as_mut() {
+            (conn.link, conn.dial, conn.redial_at) = (Some(link), None, None);
+        }
+        self.heat(peer);
+        self.service(peer);
+    }
+
+    /// Ends the relation with a peer: everything that waits for it fails with an error naming it.
+    pub(crate) fn lose(&mut self, peer: u32, cause: &Cause) {
+        let Some(conn) = self.conns[peer as usize].as_mut() else { return };
+        if conn.dead.is_some() {
+            return;
+        }
+        if conn.registered && !conn.hot {
+            self.cold -= 1;
+        }
+        unregister(&self.epoll, conn);
+        let fault = Fault::PeerLost { rank: peer, host: conn.host.clone(), cause: cause.clone() };
+        let finished = conn.bye;
+        (conn.link, conn.dial, conn.redial_at, conn.hot) = (None, None, None, false);
+        conn.dead = Some(fault.clone());
+        conn.tx = crate::conn::Tx::default();
+        conn.rx = crate::conn::Rx::default();
+        self.hot.retain(|&p| p != peer);
+        self.dialling.retain(|&p| p != peer);
+        // What came whole can still be received; the rest cannot.
+        let broken = self.matcher.select(|m| {
+            m.envelope.source == peer
+                && match &m.body {
+                    Body::Eager { bytes, got, .. } => *got < bytes.len(),
+                    Body::Rts(_) => true,
+                    Body::Local(_) => false,
+                }
+        });
+        broken.into_iter().for_each(|age| drop(self.matcher.forget(age)));
+        let concerns = |op: &crate::ops::Op| match (&op.state, op.peer) {
+            (State::Done | State::Running, _) => false,
+            (_, Some(p)) => p == peer,
+            // A receive from anybody hears of a death once; posted again it waits for the others.
+            (_, None) => !finished && op.group.as_ref().is_none_or(|g| g.contains(&peer)),
+        };
+        let ids: Vec<OpId> = self.ops.iter().filter(|(_, op)| concerns(op)).map(|(id, _)| id).collect();
+        for id in ids {
+            if let Some(op) = self.ops.get(id)
+                && matches!(op.state, State::RecvPosted)
+            {
+                let (context, source) = (op.context, op.peer);
+                self.matcher.withdraw(id, context, source);
+            }
+            self.complete(id, Err(fault.clone()));
+        }
+        self.completions += 1;
+    }
+
+    /// What is done about once a second while waiting: ask the kernel about silent hosts, and connect to peers
+    /// that a receive waits for, so that their death shows.
+    pub(crate) fn tick(&mut self) {
+        let now = Instant::now();
+        if now - self.ticked < TICK {
+            return;
+        }
+        self.ticked = now;
+        let silent = |c: &Conn| c.link.as_ref().and_then(|l| l.silence()).filter(|s| *s >= SILENCE);
+        let lost: Vec<(u32, Duration)> =
+            self.conns.iter().flatten().filter_map(|c| silent(c).map(|s| (c.peer, s))).collect();
+        for (peer, silence) in lost {
+            self.lose(peer, &format!("its host has not answered for {} s", silence.as_secs()).into());
+        }
+        let waits = |op: &crate::ops::Op| matches!(op.state, State::RecvPosted).then_some(op.peer).flatten();
+        let awaited: Vec<u32> = self.ops.iter().filter_map(|(_, op)| waits(op)).collect();
+        for peer in awaited {
+            if peer != self.config.rank {
+                self.ensure(peer);
+            }
+        }
+    }
+}

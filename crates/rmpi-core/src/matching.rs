@@ -1,0 +1,276 @@
+//! Matching by (context, source, tag) with wildcards, in MPI's order. Pure: ids in, ids out.
+//!
+//! Posted receives are kept in a queue per (context, source) and one per context for any-source, ordered
+//! against each other by a running number; unexpected messages in a queue per (context, source) with an index
+//! by age per context. An exact match is O(1) when tags are used in order.
+
+use crate::ops::OpId;
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::Arc;
+
+/// A multiplying hasher for the small integer keys here, which only members of the job choose.
+#[derive(Default)]
+pub(crate) struct Mix(u64);
+
+impl Hasher for Mix {
+    fn finish(&self) -> u64 {
+        self.0 ^ (self.0 >> 29)
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|&b| self.write_u32(u32::from(b)));
+    }
+
+    fn write_u32(&mut self, n: u32) {
+        self.0 = (self.0 ^ u64::from(n)).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(23);
+    }
+}
+
+type Map<K, V> = HashMap<K, V, BuildHasherDefault<Mix>>;
+
+/// What is known of a message that nobody has received yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Envelope {
+    /// The sender, a rank of the world.
+    pub source: u32,
+    /// Its tag.
+    pub tag: i32,
+    /// Its check word.
+    pub check: u16,
+    /// Its bytes.
+    pub length: u64,
+}
+
+/// Where an unexpected message's bytes are.
+pub(crate) enum Body {
+    /// Here, `got` of them so far; a receive may have claimed it before all came.
+    Eager { bytes: Vec<u8>, got: usize, claimed: Option<OpId> },
+    /// With the sender, whose operation this is.
+    Rts(u64),
+    /// In this process: a send to itself.
+    Local(OpId),
+}
+
+pub(crate) struct Unexpected {
+    pub(crate) context: u32,
+    pub(crate) envelope: Envelope,
+    pub(crate) body: Body,
+}
+
+#[derive(Clone, Copy)]
+struct Posted {
+    number: u64,
+    op: OpId,
+    tag: Option<i32>,
+}
+
+type PostedAny = (Posted, Option<Arc<[u32]>>);
+
+/// Names an unexpected message: its age.
+pub(crate) type Age = u64;
+
+#[derive(Default)]
+pub(crate) struct Matcher {
+    clock: u64,
+    exact: Map<(u32, u32), VecDeque<Posted>>,
+    any: Map<u32, VecDeque<PostedAny>>,
+    by_source: Map<(u32, u32), VecDeque<(Age, i32)>>,
+    by_age: Map<u32, BTreeMap<Age, (u32, i32)>>,
+    messages: HashMap<Age, Unexpected>,
+}
+
+fn member(group: Option<&Arc<[u32]>>, source: u32) -> bool {
+    group.is_none_or(|g| g.contains(&source))
+}
+
+impl Matcher {
+    /// Posts a receive that nothing unexpected matches.
+    pub(crate) fn post(
+        &mut self,
+        op: OpId,
+        context: u32,
+        source: Option<u32>,
+        group: Option<Arc<[u32]>>,
+        tag: Option<i32>,
+    ) {
+        self.clock += 1;
+        let posted = Posted { number: self.clock, op, tag };
+        match source {
+            Some(s) => self.exact.entry((context, s)).or_default().push_back(posted),
+            None => self.any.entry(context).or_default().push_back((posted, group)),
+        }
+    }
+
+    /// Takes the posted receive that a message from `source` with `tag` matches.
+    pub(crate) fn arrive(&mut self, context: u32, source: u32, tag: i32) -> Option<OpId> {
+        let fits = |p: &Posted| p.tag.is_none_or(|t| t == tag);
+        let exact = self.exact.get_mut(&(context, source));
+        let at_exact = exact.as_ref().and_then(|q| {
+            let i = q.iter().position(fits)?;
+            Some((i, q[i].number))
+        });
+        let any = self.any.get_mut(&context);
+        let at_any = any.as_ref().and_then(|q| {
+            let i = q.iter().position(|(p, g)| fits(p) && member(g.as_ref(), source))?;
+            Some((i, q[i].0.number))
+        });
+        match (at_exact, at_any) {
+            (Some((i, n)), other) if other.is_none_or(|(_, m)| n < m) => exact?.remove(i).map(|p| p.op),
+            (_, Some((i, _))) => any?.remove(i).map(|(p, _)| p.op),
+            _ => None,
+        }
+    }
+
+    /// Takes a posted receive out again; whether it was there.
+    pub(crate) fn withdraw(&mut self, op: OpId, context: u32, source: Option<u32>) -> bool {
+        let found = match source {
+            Some(s) => self.exact.get_mut(&(context, s)).and_then(|q| {
+                let i = q.iter().position(|p| p.op == op)?;
+                q.remove(i).map(drop)
+            }),
+            None => self.any.get_mut(&context).and_then(|q| {
+                let i = q.iter().position(|(p, _)| p.op == op)?;
+                q.remove(i).map(drop)
+            }),
+        };
+        found.is_some()
+    }
+
+    /// Files a message that matched nothing.
+    pub(crate) fn store(&mut self, message: Unexpected) -> Age {
+        self.clock += 1;
+        let (age, context, e) = (self.clock, message.context, message.envelope);
+        self.by_source.entry((context, e.source)).or_default().push_back((age, e.tag));
+        self.by_age.entry(context).or_default().insert(age, (e.source, e.tag));
+        self.messages.insert(age, message);
+        age
+    }
+
+    /// The oldest unexpected message that a receive would match.
+    pub(crate) fn find(
+        &self,
+        context: u32,
+        source: Option<u32>,
+        group: Option<&Arc<[u32]>>,
+        tag: Option<i32>,
+    ) -> Option<Age> {
+        let fits = |t: i32| tag.is_none_or(|want| want == t);
+        match source {
+            Some(s) => self.by_source.get(&(context, s))?.iter().find(|(_, t)| fits(*t)).map(|(age, _)| *age),
+            None => self
+                .by_age
+                .get(&context)?
+                .iter()
+                .find(|(_, (s, t))| fits(*t) && member(group, *s))
+                .map(|(age, _)| *age),
+        }
+    }
+
+    /// Makes a message unmatchable; it stays in the table until [`Matcher::forget`].
+    pub(crate) fn unfile(&mut self, age: Age) {
+        let Some(m) = self.messages.get(&age) else { return };
+        let (context, source) = (m.context, m.envelope.source);
+        if let Some(q) = self.by_source.get_mut(&(context, source))
+            && let Some(i) = q.iter().position(|(a, _)| *a == age)
+        {
+            q.remove(i);
+        }
+        if let Some(index) = self.by_age.get_mut(&context) {
+            index.remove(&age);
+        }
+    }
+
+    pub(crate) fn get(&self, age: Age) -> Option<&Unexpected> {
+        self.messages.get(&age)
+    }
+
+    pub(crate) fn get_mut(&mut self, age: Age) -> Option<&mut Unexpected> {
+        self.messages.get_mut(&age)
+    }
+
+    /// Takes a message out altogether.
+    pub(crate) fn forget(&mut self, age: Age) -> Option<Unexpected> {
+        self.unfile(age);
+        self.messages.remove(&age)
+    }
+
+    /// Ages of the messages that `which` holds for.
+    pub(crate) fn select(&self, which: impl Fn(&Unexpected) -> bool) -> Vec<Age> {
+        self.messages.iter().filter(|(_, m)| which(m)).map(|(age, _)| *age).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn message(source: u32, tag: i32, id: u64) -> Unexpected {
+        let envelope = Envelope { source, tag, check: 0, length: id };
+        Unexpected { context: 0, envelope, body: Body::Rts(id) }
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Post(Option<u32>, Option<i32>),
+        Arrive(u32, i32),
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let post = (proptest::option::of(0u32..3), proptest::option::of(0i32..3));
+        let one = prop_oneof![
+            post.prop_map(|(s, t)| Step::Post(s, t)),
+            (0u32..3, 0i32..3).prop_map(|(s, t)| Step::Arrive(s, t)),
+        ];
+        proptest::collection::vec(one, 0..60)
+    }
+
+    proptest! {
+        /// The queues do what one list of each kind, searched from the front, does.
+        #[test]
+        fn agrees_with_two_plain_lists(steps in steps()) {
+            let mut m = Matcher::default();
+            let mut posted: Vec<(u64, Option<u32>, Option<i32>)> = Vec::new();
+            let mut unexpected: Vec<(u64, u32, i32)> = Vec::new();
+            for (id, step) in (0u64..).zip(steps) {
+                match step {
+                    Step::Post(s, t) => {
+                        let want = unexpected.iter().position(|&(_, us, ut)| {
+                            s.is_none_or(|s| s == us) && t.is_none_or(|t| t == ut)
+                        }).map(|i| unexpected.remove(i).0);
+                        let got = m.find(0, s, None, t).map(|age| m.forget(age).unwrap().envelope.length);
+                        prop_assert_eq!(got, want);
+                        if got.is_none() {
+                            posted.push((id, s, t));
+                            m.post(OpId::from_raw(id), 0, s, None, t);
+                        }
+                    }
+                    Step::Arrive(s, t) => {
+                        let want = posted.iter().position(|&(_, ps, pt)| {
+                            ps.is_none_or(|p| p == s) && pt.is_none_or(|p| p == t)
+                        }).map(|i| posted.remove(i).0);
+                        let got = m.arrive(0, s, t).map(OpId::raw);
+                        prop_assert_eq!(got, want);
+                        if got.is_none() {
+                            unexpected.push((id, s, t));
+                            m.store(message(s, t, id));
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn groups_and_withdrawal() {
+        let mut m = Matcher::default();
+        let op = OpId::from_raw(1);
+        m.post(op, 0, None, Some(Arc::from([2, 3])), None);
+        assert_eq!(m.arrive(0, 1, 0), None, "rank 1 is not of the group");
+        assert_eq!(m.arrive(1, 2, 0), None, "another context");
+        assert!(m.withdraw(op, 0, None));
+        assert!(!m.withdraw(op, 0, None));
+        assert_eq!(m.arrive(0, 2, 0), None);
+    }
+}

@@ -1,0 +1,128 @@
+//! The table of operations: generation-checked slots, so that a stale or forged id is an error, never a
+//! mix-up.
+
+use crate::error::Fault;
+use crate::memory::{Keeper, Memory, RawBuf};
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// Names one operation of one engine; never used twice within 2^32 uses of a slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct OpId(u64);
+
+impl OpId {
+    pub(crate) fn raw(self) -> u64 {
+        self.0
+    }
+
+    pub(crate) fn from_raw(raw: u64) -> Self {
+        Self(raw)
+    }
+
+    fn parts(self) -> (usize, u32) {
+        ((self.0 & 0xffff_ffff) as usize, (self.0 >> 32) as u32)
+    }
+}
+
+/// What a completed operation did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// The peer, a rank of the world: the sender of a received message.
+    pub peer: u32,
+    /// The message's tag.
+    pub tag: i32,
+    /// Bytes of payload.
+    pub length: u64,
+}
+
+/// An operation that is over: its result, and the memory it owned.
+pub type Finished = (Result<Status, Fault>, Option<Box<dyn Memory>>);
+
+pub(crate) enum State {
+    /// A send that waits for the link or for its turn.
+    SendQueued,
+    /// A rendezvous send that the receiver has not cleared yet.
+    SendWaiting,
+    /// A cleared send: how many bytes were handed to the link, and the receiver's operation.
+    SendStreaming { sent: usize, peer_op: u64 },
+    /// A receive that nothing matched yet.
+    RecvPosted,
+    /// A receive matched with a message whose bytes are on the way to the unexpected queue.
+    RecvClaimed,
+    /// A receive whose bytes come in: of `total`, `got` have; eager or rendezvous.
+    RecvData { got: u64, total: u64, eager: bool },
+    /// A task.
+    Running,
+    /// Over.
+    Done,
+}
+
+pub(crate) struct Op {
+    pub(crate) state: State,
+    /// The peer; of an any-source receive only once matched.
+    pub(crate) peer: Option<u32>,
+    /// Members of an any-source receive's group; `None` is the world.
+    pub(crate) group: Option<Arc<[u32]>>,
+    pub(crate) context: u32,
+    pub(crate) tag: i32,
+    pub(crate) check: u16,
+    pub(crate) buf: RawBuf,
+    pub(crate) keep: Option<Box<dyn Memory>>,
+    /// Keeps an arena's memory alive.
+    pub(crate) hold: Option<Arc<Keeper>>,
+    pub(crate) result: Result<Status, Fault>,
+    /// The buffer may be written beyond the message's length.
+    pub(crate) scribble: bool,
+    /// Nobody will ask for the result: free the slot at completion.
+    pub(crate) orphan: bool,
+}
+
+struct Slot {
+    generation: u32,
+    op: Option<Op>,
+}
+
+#[derive(Default)]
+pub(crate) struct Ops {
+    slots: Vec<Slot>,
+    free: VecDeque<usize>,
+}
+
+impl Ops {
+    pub(crate) fn insert(&mut self, op: Op) -> OpId {
+        let index = self.free.pop_front().unwrap_or_else(|| {
+            self.slots.push(Slot { generation: 0, op: None });
+            self.slots.len() - 1
+        });
+        let slot = &mut self.slots[index];
+        slot.op = Some(op);
+        OpId(index as u64 | u64::from(slot.generation) << 32)
+    }
+
+    pub(crate) fn get(&self, id: OpId) -> Option<&Op> {
+        let (index, generation) = id.parts();
+        self.slots.get(index).filter(|s| s.generation == generation)?.op.as_ref()
+    }
+
+    pub(crate) fn get_mut(&mut self, id: OpId) -> Option<&mut Op> {
+        let (index, generation) = id.parts();
+        self.slots.get_mut(index).filter(|s| s.generation == generation)?.op.as_mut()
+    }
+
+    pub(crate) fn remove(&mut self, id: OpId) -> Option<Op> {
+        let (index, generation) = id.parts();
+        let slot = self.slots.get_mut(index).filter(|s| s.generation == generation)?;
+        let op = slot.op.take()?;
+        slot.generation = slot.generation.wrapping_add(1);
+        // Recent slots are reused first while few are free: they are warm.
+        self.free.push_front(index);
+        Some(op)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (OpId, &Op)> {
+        self.slots
+            .iter()
+            .enumerate()
+            .filter_map(|(i, s)| s.op.as_ref().map(|op| (OpId(i as u64 | u64::from(s.generation) << 32), op)))
+    }
+}

@@ -1,0 +1,476 @@
+//! The receiving half of a link: header and payload in one system call where the next message can be guessed,
+//! straight into the posted buffer; staged otherwise. Everything a peer says is checked before it is used.
+
+use crate::conn::{Conn, EAGER_MAX, Incoming, MAX_UNEXPECTED_RTS, STAGING, Target, WINDOW, cost};
+use crate::core::Core;
+use crate::error::Fault;
+use crate::header::{HEADER_LEN, Header, Kind};
+use crate::matching::{Age, Body, Envelope, Unexpected};
+use crate::memory::RawBuf;
+use crate::ops::{OpId, State, Status};
+use crate::transmit::Cause;
+use std::io::{ErrorKind, IoSliceMut};
+
+/// Receive calls on one link in one round.
+const READS: usize = 4;
+/// Payload remainders from here on are read without staging what follows.
+const DIRECT_FROM: usize = 16 << 10;
+
+enum Read {
+    Nothing,
+    /// Less than asked for: probably all there was.
+    Some,
+    /// As much as asked for.
+    Full,
+}
+
+impl Core {
+    /// Takes in what has arrived; whether anything had.
+    pub(crate) fn receive(&mut self, conn: &mut Conn) -> Result<bool, Cause> {
+        let mut moved = false;
+        for _ in 0..READS {
+            let read = self.read_some(conn)?;
+            if matches!(read, Read::Nothing) {
+                break;
+            }
+            moved = true;
+            self.consume(conn)?;
+            if matches!(read, Read::Some) {
+                break;
+            }
+        }
+        if moved && !conn.tx.queue.is_empty() {
+            self.pump(conn)?;
+        }
+        Ok(moved)
+    }
+
+    fn read_some(&mut self, conn: &mut Conn) -> Result<Read, Cause> {
+        if conn.rx.staging.is_empty() {
+            conn.rx.staging = vec![0; STAGING];
+        }
+        if conn.rx.start == conn.rx.end {
+            (conn.rx.start, conn.rx.end) = (0, 0);
+            if let Some(incoming) = &conn.rx.incoming {
+                let (target, got, left) = (incoming.target, incoming.got, incoming.len - incoming.got);
+                return self.read_payload(conn, target, got, usize::try_from(left).unwrap_or(usize::MAX));
+            }
+            if let Some((op, offset, window)) = self.guess(conn) {
+                return self.read_guessed(conn, op, offset, window);
+            }
+        } else if conn.rx.start > 0 {
+            // A part of a header, or of a payload for nobody: move it to the front.
+            conn.rx.staging.copy_within(conn.rx.start..conn.rx.end, 0);
+            (conn.rx.start, conn.rx.end) = (0, conn.rx.end - conn.rx.start);
+        }
+        let end = conn.rx.end;
+        let Conn { link: Some(link), rx, .. } = conn else { return Ok(Read::Nothing) };
+        let room = rx.staging.len() - end;
+        let n = checked(link.recv(&mut [IoSliceMut::new(&mut rx.staging[end..])]), conn.bye)?;
+        rx.end += n;
+        Ok(read_of(n, room))
+    }
+
+    /// The window of a receive in whose place bytes of its message may be read.
+    fn landing(&self, op: OpId, offset: u64) -> Option<RawBuf> {
+        let o = self.ops.get(op)?;
+        let good =
+            matches!(o.state, State::RecvData { .. }) && !matches!(o.result, Err(Fault::Mismatch { .. }));
+        let offset = usize::try_from(offset).ok()?;
+        good.then(|| o.buf.part(offset, usize::MAX)).filter(|w| w.len() > 0)
+    }
+
+    fn read_payload(
+        &mut self,
+        conn: &mut Conn,
+        target: Target,
+        got: u64,
+        left: usize,
+    ) -> Result<Read, Cause> {
+        let Conn { link: Some(link), rx, bye, .. } = conn else { return Ok(Read::Nothing) };
+        let direct: Option<&mut [u8]> = match target {
+            Target::Op(op, base) => self.landing(op, base + got).map(|w| w.part(0, left).bytes_mut()),
+            Target::Message(age) => match self.matcher.get_mut(age).map(|m| &mut m.body) {
+                Some(Body::Eager { bytes, .. }) => bytes.get_mut(usize::try_from(got).unwrap_or(0)..),
+                _ => None,
+            },
+            Target::Sink => None,
+        };
+        let Some(direct) = direct else {
+            let n = checked(link.recv(&mut [IoSliceMut::new(&mut rx.staging)]), *bye)?;
+            rx.end = n;
+            return Ok(read_of(n, STAGING));
+        };
+        let room = direct.len();
+        let n = if left >= DIRECT_FROM || room < left {
+            checked(link.recv(&mut [IoSliceMut::new(direct)]), *bye)?
+        } else {
+            let staging = &mut rx.staging[..];
+            checked(link.recv(&mut [IoSliceMut::new(direct), IoSliceMut::new(staging)]), *bye)?
+        };
+        let landed = n.min(room);
+        rx.end = n - landed;
+        if let Some(incoming) = &mut rx.incoming {
+            incoming.got += landed as u64;
+        }
+        Ok(read_of(n, room))
+    }
+
+    /// The receive whose message probably comes next, where in it, and its window.
+    fn guess(&self, conn: &Conn) -> Option<(OpId, u64, RawBuf)> {
+        let op = conn.rx.guess?;
+        let o = self.ops.get(op)?;
+        let offset = match o.state {
+            State::RecvPosted if o.scribble => 0,
+            State::RecvData { got, eager: false, .. } => got,
+            _ => return None,
+        };
+        let window = o.buf.part(usize::try_from(offset).ok()?, EAGER_MAX);
+        (window.len() > 0).then_some((op, offset, window))
+    }
+
+    fn read_guessed(
+        &mut self,
+        conn: &mut Conn,
+        op: OpId,
+        offset: u64,
+        window: RawBuf,
+    ) -> Result<Read, Cause> {
+        let Conn { link: Some(link), rx, bye, .. } = conn else { return Ok(Read::Nothing) };
+        let mut head = [0; HEADER_LEN];
+        let parts = &mut [
+            IoSliceMut::new(&mut head),
+            IoSliceMut::new(window.bytes_mut()),
+            IoSliceMut::new(&mut rx.staging[EAGER_MAX..]),
+        ];
+        let n = checked(link.recv(parts), *bye)?;
+        let asked = HEADER_LEN + window.len();
+        if n == 0 {
+            return Ok(Read::Nothing);
+        }
+        if n < HEADER_LEN {
+            rx.staging[..n].copy_from_slice(&head[..n]);
+            rx.end = n;
+            return Ok(Read::Some);
+        }
+        let landed = (n - HEADER_LEN).min(window.len());
+        let behind = n - HEADER_LEN - landed;
+        let header = Header::decode(&head).map_err(|e| Cause::from(e.to_string()))?;
+        let carries = matches!(header.kind, Kind::Eager | Kind::Data);
+        let stage = |conn: &mut Conn| {
+            let rx = &mut conn.rx;
+            rx.staging[EAGER_MAX - landed..EAGER_MAX].copy_from_slice(&window.bytes()[..landed]);
+            (rx.start, rx.end) = (EAGER_MAX - landed, EAGER_MAX + behind);
+        };
+        if !carries || header.length < landed as u64 {
+            // Bytes of a later message landed in the window: the wrong guess is undone before anything can
+            // complete the receive and give its memory back.
+            stage(conn);
+            self.on_header(conn, &header)?;
+            return Ok(read_of(n, asked));
+        }
+        self.on_header(conn, &header)?;
+        match &mut conn.rx.incoming {
+            Some(incoming) if incoming.target == Target::Op(op, offset) => {
+                incoming.got = landed as u64;
+                (conn.rx.start, conn.rx.end) = (EAGER_MAX, EAGER_MAX + behind);
+            }
+            // The message was another's; this receive is still posted and its memory still lent.
+            _ => stage(conn),
+        }
+        Ok(read_of(n, asked))
+    }
+
+    /// Works through the staged bytes and whatever payload is complete.
+    fn consume(&mut self, conn: &mut Conn) -> Result<(), Cause> {
+        loop {
+            let staged = conn.rx.end - conn.rx.start;
+            if let Some(incoming) = &mut conn.rx.incoming {
+                let left = usize::try_from(incoming.len - incoming.got).unwrap_or(usize::MAX);
+                let n = left.min(staged);
+                let (target, got) = (incoming.target, incoming.got);
+                incoming.got += n as u64;
+                let start = conn.rx.start;
+                conn.rx.start += n;
+                self.deliver(target, got, &conn.rx.staging[start..start + n]);
+                if n < left {
+                    return Ok(());
+                }
+                self.finish_incoming(conn);
+            } else if let Some(head) = conn.rx.staging[conn.rx.start..conn.rx.end].first_chunk::<HEADER_LEN>()
+            {
+                let header = Header::decode(head).map_err(|e| Cause::from(e.to_string()))?;
+                conn.rx.start += HEADER_LEN;
+                self.on_header(conn, &header)?;
+            } else {
+                return Ok(());
+            }
+        }
+    }
+
+    fn deliver(&mut self, target: Target, got: u64, bytes: &[u8]) {
+        match target {
+            Target::Op(op, base) => self.put(op, base + got, bytes),
+            Target::Message(age) => {
+                if let Some(Body::Eager { bytes: body, .. }) = self.matcher.get_mut(age).map(|m| &mut m.body)
+                {
+                    let at = usize::try_from(got).unwrap_or(usize::MAX);
+                    if let Some(place) = body.get_mut(at..at + bytes.len()) {
+                        place.copy_from_slice(bytes);
+                    }
+                }
+            }
+            Target::Sink => {}
+        }
+    }
+
+    /// Copies into a receive's buffer; what does not fit, or is of the wrong kind, goes nowhere.
+    pub(crate) fn put(&mut self, op: OpId, offset: u64, bytes: &[u8]) {
+        if let Some(window) = self.landing(op, offset) {
+            let n = bytes.len().min(window.len());
+            window.part(0, n).bytes_mut().copy_from_slice(&bytes[..n]);
+        }
+    }
+
+    /// Notes that a receive has found its message.
+    pub(crate) fn matched(&mut self, op: OpId, e: Envelope) {
+        let Some(o) = self.ops.get_mut(op) else { return };
+        (o.peer, o.tag) = (Some(e.source), e.tag);
+        o.state = State::RecvData { got: 0, total: e.length, eager: false };
+        if o.check != e.check {
+            o.result = Err(Fault::Mismatch { rank: e.source, tag: e.tag, expected: o.check, got: e.check });
+        } else if e.length > o.buf.len() as u64 && !o.orphan {
+            let capacity = o.buf.len() as u64;
+            o.result = Err(Fault::Truncated { rank: e.source, tag: e.tag, sent: e.length, capacity });
+        }
+    }
+
+    fn on_header(&mut self, conn: &mut Conn, h: &Header) -> Result<(), Cause> {
+        let envelope = Envelope { source: conn.peer, tag: h.tag, check: h.check, length: h.length };
+        match h.kind {
+            Kind::Eager => return self.on_eager(conn, h, envelope),
+            Kind::Rts => {
+                in_sequence(conn, h)?;
+                if let Some(op) = self.matcher.arrive(h.context, conn.peer, h.tag) {
+                    self.matched(op, envelope);
+                    grant(conn, op, h.id);
+                } else if !self.revoked.contains_key(&h.context) {
+                    conn.rx.unexpected_rts += 1;
+                    if conn.rx.unexpected_rts > MAX_UNEXPECTED_RTS {
+                        return Err("too many unreceived messages".into());
+                    }
+                    self.matcher.store(Unexpected { context: h.context, envelope, body: Body::Rts(h.id) });
+                }
+            }
+            Kind::Cts => self.on_cts(conn, OpId::from_raw(h.id), h.length)?,
+            Kind::Data => {
+                let op = OpId::from_raw(h.id);
+                let target = match self.ops.get(op).map(|o| (&o.state, o.peer)) {
+                    Some((State::RecvData { got, total, eager: false }, peer)) => {
+                        if peer != Some(conn.peer) || h.length > total - got {
+                            return Err("a message piece does not fit its message".into());
+                        }
+                        Target::Op(op, *got)
+                    }
+                    // Given up here meanwhile.
+                    _ => Target::Sink,
+                };
+                self.begin(conn, target, h.length, 0);
+            }
+            Kind::Credit => {
+                conn.credit += h.length.min(WINDOW);
+                if conn.credit > WINDOW {
+                    return Err("more window returned than was used".into());
+                }
+            }
+            Kind::Bye => conn.bye = true,
+            Kind::Revoke => {
+                let culprit = u32::try_from(h.id).unwrap_or(conn.peer);
+                self.fail_context(h.context, Fault::Revoked { by: conn.peer, culprit });
+            }
+        }
+        Ok(())
+    }
+
+    fn on_eager(&mut self, conn: &mut Conn, h: &Header, envelope: Envelope) -> Result<(), Cause> {
+        in_sequence(conn, h)?;
+        conn.rx.outstanding += cost(h.length.min(WINDOW));
+        if h.length > EAGER_MAX as u64 || conn.rx.outstanding > WINDOW {
+            return Err("an eager message larger than its window".into());
+        }
+        let (target, price) = if let Some(op) = self.matcher.arrive(h.context, conn.peer, h.tag) {
+            self.matched(op, envelope);
+            if let Some(State::RecvData { eager, .. }) = self.ops.get_mut(op).map(|o| &mut o.state) {
+                *eager = true;
+            }
+            (Target::Op(op, 0), cost(h.length))
+        } else if self.revoked.contains_key(&h.context) {
+            (Target::Sink, cost(h.length))
+        } else {
+            let len = usize::try_from(h.length).unwrap_or(EAGER_MAX);
+            let body = Body::Eager { bytes: vec![0; len], got: 0, claimed: None };
+            (Target::Message(self.matcher.store(Unexpected { context: h.context, envelope, body })), 0)
+        };
+        self.begin(conn, target, h.length, price);
+        Ok(())
+    }
+
+    fn begin(&mut self, conn: &mut Conn, target: Target, len: u64, price: u64) {
+        conn.rx.incoming = Some(Incoming { target, got: 0, len, cost: price });
+        if len == 0 {
+            self.finish_incoming(conn);
+        }
+    }
+
+    fn on_cts(&mut self, conn: &mut Conn, op: OpId, peer_op: u64) -> Result<(), Cause> {
+        // An unknown operation was given up here meanwhile.
+        let Some(o) = self.ops.get_mut(op) else { return Ok(()) };
+        match o.state {
+            State::SendWaiting if o.peer == Some(conn.peer) => {
+                o.state = State::SendStreaming { sent: 0, peer_op };
+                conn.tx.queue.push_back(crate::conn::Item::Pieces { op, piece: None });
+                Ok(())
+            }
+            State::Done => Ok(()),
+            _ => Err("clearance for a message that was not announced".into()),
+        }
+    }
+
+    fn finish_incoming(&mut self, conn: &mut Conn) {
+        let Some(incoming) = conn.rx.incoming.take() else { return };
+        give_back(conn, incoming.cost);
+        match incoming.target {
+            Target::Op(op, _) => {
+                let Some(o) = self.ops.get_mut(op) else { return };
+                let State::RecvData { got, total, .. } = &mut o.state else { return };
+                *got += incoming.len;
+                if got == total {
+                    let status = Status { peer: conn.peer, tag: o.tag, length: *total };
+                    self.complete(op, Ok(status));
+                }
+            }
+            Target::Message(age) => {
+                let Some(m) = self.matcher.get_mut(age) else { return };
+                let Body::Eager { bytes, got, claimed } = &mut m.body else { return };
+                *got = bytes.len();
+                if let Some(op) = *claimed {
+                    self.hand_over(op, age);
+                    give_back(conn, cost(incoming.len));
+                }
+            }
+            Target::Sink => {}
+        }
+    }
+
+    /// Copies a complete unexpected message into a receive and ends both.
+    fn hand_over(&mut self, op: OpId, age: Age) {
+        let Some(Unexpected { envelope: e, body: Body::Eager { bytes, .. }, .. }) = self.matcher.forget(age)
+        else {
+            return;
+        };
+        self.matched(op, e);
+        self.put(op, 0, &bytes);
+        self.complete(op, Ok(Status { peer: e.source, tag: e.tag, length: e.length }));
+    }
+
+    /// Gives a fresh receive the unexpected message `age`.
+    pub(crate) fn take_unexpected(&mut self, op: OpId, age: Age) {
+        self.matcher.unfile(age);
+        let me = self.config.rank;
+        let Some(m) = self.matcher.get_mut(age) else { return };
+        let e = m.envelope;
+        match &mut m.body {
+            Body::Eager { bytes, got, .. } if *got == bytes.len() => {
+                self.hand_over(op, age);
+                if e.source == me {
+                    self.self_bytes -= cost(e.length);
+                } else {
+                    self.with_conn(e.source, |conn| give_back(conn, cost(e.length)));
+                }
+            }
+            Body::Eager { claimed, .. } => {
+                *claimed = Some(op);
+                if let Some(o) = self.ops.get_mut(op) {
+                    (o.peer, o.tag, o.state) = (Some(e.source), e.tag, State::RecvClaimed);
+                }
+            }
+            Body::Rts(sender) => {
+                let sender = *sender;
+                self.matcher.forget(age);
+                self.matched(op, e);
+                self.with_conn(e.source, |conn| {
+                    conn.rx.unexpected_rts = conn.rx.unexpected_rts.saturating_sub(1);
+                    grant(conn, op, sender);
+                });
+            }
+            Body::Local(send) => {
+                let send = *send;
+                self.matcher.forget(age);
+                self.matched(op, e);
+                let Some(buf) = self.ops.get(send).map(|o| o.buf) else { return };
+                self.put(op, 0, buf.bytes());
+                let status = Status { peer: me, tag: e.tag, length: e.length };
+                self.complete(op, Ok(status));
+                self.complete(send, Ok(status));
+            }
+        }
+    }
+
+    /// Does something with a live connection and sends what it queued.
+    fn with_conn(&mut self, peer: u32, f: impl FnOnce(&mut Conn)) {
+        let Some(mut conn) = self.conns[peer as usize].take() else { return };
+        let mut outcome = Ok(false);
+        if conn.dead.is_none() {
+            f(&mut conn);
+            outcome = self.pump(&mut conn);
+        }
+        self.conns[peer as usize] = Some(conn);
+        if let Err(cause) = outcome {
+            self.lose(peer, &cause);
+        }
+    }
+}
+
+fn read_of(n: usize, asked: usize) -> Read {
+    match n {
+        0 => Read::Nothing,
+        n if n < asked => Read::Some,
+        _ => Read::Full,
+    }
+}
+
+/// 0 for nothing there; the end of the stream is an error.
+fn checked(result: std::io::Result<usize>, bye: bool) -> Result<usize, Cause> {
+    match result {
+        Ok(0) if bye => Err("it has finished".into()),
+        Ok(0) => Err("it closed the connection without finishing".into()),
+        Ok(n) => Ok(n),
+        Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => Ok(0),
+        Err(_) if bye => Err("it has finished".into()),
+        Err(e) => Err(format!("receiving failed: {e}").into()),
+    }
+}
+
+fn in_sequence(conn: &mut Conn, h: &Header) -> Result<(), Cause> {
+    if h.sequence != conn.rx.sequence {
+        return Err(format!("message {} came instead of {}", h.sequence, conn.rx.sequence).into());
+    }
+    conn.rx.sequence = conn.rx.sequence.wrapping_add(1);
+    Ok(())
+}
+
+/// Clears the sender's operation `sender` to send into the receive `op`.
+fn grant(conn: &mut Conn, op: OpId, sender: u64) {
+    conn.control(&Header { id: sender, length: op.raw(), ..Header::bare(Kind::Cts) });
+    conn.rx.guess = Some(op);
+}
+
+/// Frees eager window of the peer; it is told when half of it has come together.
+fn give_back(conn: &mut Conn, bytes: u64) {
+    conn.rx.outstanding -= bytes;
+    conn.rx.owed += bytes;
+    if conn.rx.owed >= WINDOW / 2 {
+        conn.control(&Header { length: conn.rx.owed, ..Header::bare(Kind::Credit) });
+        conn.rx.owed = 0;
+    }
+}

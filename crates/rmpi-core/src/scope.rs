@@ -1,0 +1,125 @@
+//! Operations on borrowed memory: blocking calls, and scopes for non-blocking ones.
+//!
+//! Every window made here is released before the borrow it came from ends: by a guard on the stack of the
+//! function that borrows, which runs on return and on panic alike and cannot be forgotten.
+#![allow(unsafe_code, reason = "windows of borrowed memory; the guards end them in time")]
+
+use crate::engine::Engine;
+use crate::error::Fault;
+use crate::memory::RawBuf;
+use crate::ops::{OpId, Status};
+use crate::submit::{RecvSpec, SendSpec};
+use std::marker::PhantomData;
+use std::sync::{Mutex, PoisonError};
+
+/// Releases operations when it goes out of scope.
+struct Guard<'a> {
+    engine: &'a Engine,
+    ops: [Option<OpId>; 2],
+}
+
+impl Drop for Guard<'_> {
+    fn drop(&mut self) {
+        if self.ops.iter().any(Option::is_some) {
+            self.engine.with(|core| self.ops.iter().flatten().for_each(|&op| core.release(op)));
+        }
+    }
+}
+
+/// A span in which borrowed memory is lent to non-blocking operations; see [`Engine::scope`].
+pub struct Scope<'scope, 'env: 'scope> {
+    engine: &'env Engine,
+    ops: Mutex<Vec<OpId>>,
+    /// Invariant: memory lent for 'scope must not be taken for shorter.
+    lent: PhantomData<&'scope mut &'scope ()>,
+}
+
+impl<'scope> Scope<'scope, '_> {
+    fn remember(&self, op: OpId) -> OpId {
+        self.ops.lock().unwrap_or_else(PoisonError::into_inner).push(op);
+        op
+    }
+
+    /// Sends borrowed memory.
+    pub fn send(&'scope self, spec: SendSpec, bytes: &'scope [u8]) -> OpId {
+        // SAFETY: `bytes` is borrowed until 'scope ends, and `Engine::scope` releases the operation before.
+        let buf = unsafe { RawBuf::read(bytes) };
+        self.remember(self.engine.with(|core| core.submit_send(spec, buf, None)))
+    }
+
+    /// Receives into borrowed memory.
+    pub fn recv(&'scope self, spec: &RecvSpec, bytes: &'scope mut [u8]) -> OpId {
+        // SAFETY: `bytes` is exclusively borrowed until 'scope ends, and `Engine::scope` releases the operation
+        // before.
+        let buf = unsafe { RawBuf::write(bytes) };
+        self.remember(self.engine.with(|core| core.submit_recv(spec, buf, None)))
+    }
+}
+
+/// Releases all operations of a scope.
+struct ScopeGuard<'a, 'scope, 'env>(&'a Scope<'scope, 'env>);
+
+impl Drop for ScopeGuard<'_, '_, '_> {
+    fn drop(&mut self) {
+        let ops = std::mem::take(&mut *self.0.ops.lock().unwrap_or_else(PoisonError::into_inner));
+        self.0.engine.with(|core| ops.into_iter().for_each(|op| core.release(op)));
+    }
+}
+
+impl Engine {
+    /// Runs `f` with a scope whose operations may use memory borrowed from outside. Operations not waited for
+    /// by its end are released: receives are cancelled or go nowhere, sends go on from a copy.
+    pub fn scope<'env, R>(&'env self, f: impl for<'scope> FnOnce(&'scope Scope<'scope, 'env>) -> R) -> R {
+        let scope = Scope { engine: self, ops: Mutex::new(Vec::new()), lent: PhantomData };
+        let _guard = ScopeGuard(&scope);
+        f(&scope)
+    }
+
+    /// Sends and waits until the memory is free again.
+    ///
+    /// # Errors
+    /// The operation's [`Fault`].
+    pub fn send(&self, spec: SendSpec, bytes: &[u8]) -> Result<Status, Fault> {
+        // SAFETY: the guard below releases the operation before this call, and so the borrow, ends.
+        let buf = unsafe { RawBuf::read(bytes) };
+        let op = self.with(|core| core.submit_send(spec, buf, None));
+        let mut guard = Guard { engine: self, ops: [Some(op), None] };
+        let result = self.wait(op).0;
+        guard.ops = [None; 2];
+        result
+    }
+
+    /// Receives and waits for the message.
+    ///
+    /// # Errors
+    /// The operation's [`Fault`].
+    pub fn recv(&self, spec: &RecvSpec, bytes: &mut [u8]) -> Result<Status, Fault> {
+        // SAFETY: the guard below releases the operation before this call, and so the borrow, ends.
+        let buf = unsafe { RawBuf::write(bytes) };
+        let op = self.with(|core| core.submit_recv(spec, buf, None));
+        let mut guard = Guard { engine: self, ops: [Some(op), None] };
+        let result = self.wait(op).0;
+        guard.ops = [None; 2];
+        result
+    }
+
+    /// Sends and receives at once; the receive's status.
+    ///
+    /// # Errors
+    /// The receive's [`Fault`], else the send's.
+    pub fn sendrecv(
+        &self,
+        send: SendSpec,
+        out: &[u8],
+        recv: &RecvSpec,
+        into: &mut [u8],
+    ) -> Result<Status, Fault> {
+        // SAFETY: the guard below releases both operations before this call, and so the borrows, end.
+        let (out, into) = unsafe { (RawBuf::read(out), RawBuf::write(into)) };
+        let (r, s) =
+            self.with(|core| (core.submit_recv(recv, into, None), core.submit_send(send, out, None)));
+        let _guard = Guard { engine: self, ops: [Some(r), Some(s)] };
+        let received = self.wait(r).0;
+        received.and_then(|status| self.wait(s).0.map(|_| status))
+    }
+}

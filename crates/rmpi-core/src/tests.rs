@@ -1,0 +1,80 @@
+//! Whole engines over loopback: ranks are threads with an engine and a port each.
+
+use super::*;
+use rmpi_net::{Acceptor, JobKey};
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+mod faults;
+mod traffic;
+
+struct Table(Vec<SocketAddr>);
+
+impl Directory for Table {
+    fn endpoint(&self, rank: u32) -> Endpoint {
+        Endpoint { addresses: vec![self.0[rank as usize]], host: format!("node{rank}") }
+    }
+}
+
+/// `n` engines that know each other, and their addresses.
+fn engines(n: u32, oversubscribed: bool) -> (Vec<Engine>, Vec<SocketAddr>) {
+    let listeners: Vec<_> = (0..n).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    let addresses: Vec<_> = listeners.iter().map(|l| l.local_addr().unwrap()).collect();
+    let key = JobKey::new(&[3; 32]);
+    let engines = (0..n).zip(listeners).map(|(rank, l)| {
+        let acceptor = Acceptor::new(vec![l], key.clone(), 0, 0, rank).unwrap();
+        let config = Config { rank, size: n, namespace: 0, epoch: 0, key: key.clone(), oversubscribed };
+        Engine::new(config, Box::new(Table(addresses.clone())), Some(acceptor)).unwrap()
+    });
+    (engines.collect(), addresses)
+}
+
+/// Runs `f` as every rank on a thread of its own, within a minute.
+fn ranks<R: Send + 'static>(n: u32, f: impl Fn(u32, &Engine) -> R + Send + Sync + 'static) -> Vec<R> {
+    let (engines, _) = engines(n, true);
+    let f = std::sync::Arc::new(f);
+    let (tx, rx) = mpsc::channel();
+    for (rank, engine) in (0..n).zip(engines) {
+        let (f, tx) = (f.clone(), tx.clone());
+        std::thread::spawn(move || {
+            let result = f(rank, &engine);
+            assert!(engine.finish(Duration::from_secs(20)), "rank {rank} could not finish");
+            tx.send((rank, result)).unwrap();
+        });
+    }
+    drop(tx);
+    let mut results: Vec<Option<R>> = (0..n).map(|_| None).collect();
+    for _ in 0..n {
+        let (rank, r) = rx.recv_timeout(Duration::from_secs(60)).expect("a rank failed or hangs");
+        results[rank as usize] = Some(r);
+    }
+    results.into_iter().map(Option::unwrap).collect()
+}
+
+fn to(to: u32, tag: i32) -> SendSpec {
+    SendSpec { to, context: 0, tag, check: 0 }
+}
+
+fn from(rank: u32, tag: i32) -> RecvSpec {
+    RecvSpec { from: From::Rank(rank), context: 0, tag: Some(tag), check: 0, scribble: true }
+}
+
+fn anyone(n: u32) -> RecvSpec {
+    let group: Vec<u32> = (0..n).collect();
+    RecvSpec { from: From::Any(group.into()), context: 0, tag: None, check: 0, scribble: false }
+}
+
+/// Bytes that differ at every place and for every seed.
+fn pattern(len: usize, seed: u64) -> Vec<u8> {
+    let mut x = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    (0..len)
+        .map(|_| {
+            x ^= x << 13;
+            x ^= x >> 7;
+            x ^= x << 17;
+            x.to_le_bytes()[3]
+        })
+        .collect()
+}
