@@ -57,8 +57,9 @@ fn add(line: &[u8], personality: Personality, out: &mut Vec<Segment>) -> Result<
     for part in words.split(|(w, quoted)| w == b":" && !quoted) {
         let args: Vec<OsString> = part.iter().map(|(w, _)| OsString::from_vec(w.clone())).collect();
         let segment = segment(&args, personality).map_err(|e| e.message)?;
-        if segment.options.iter().any(|o| o.row.name == "app") {
-            return Err("an app file cannot name another".into());
+        let misplaced = |name: &str| ["app", "help", "version", "personality"].contains(&name);
+        if let Some(o) = segment.options.iter().find(|o| misplaced(o.row.name)) {
+            return Err(format!("{} has no place in an app file", o.spelled));
         }
         if segment.command.is_empty() {
             return Err("no program in this line".into());
@@ -109,7 +110,7 @@ mod tests {
             ("-np 1\n", "apps:1: no program"),
             ("--zzzz b", "apps:1: unknown option"),
             ("#\n", "apps: no program"),
-            ("--app x", "apps:1: an app file"),
+            ("--app x", "apps:1: --app has no place"),
         ] {
             assert!(commands(text).unwrap_err().message.contains(part), "{text}");
         }

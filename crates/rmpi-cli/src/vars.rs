@@ -5,7 +5,7 @@ use crate::command::Sources;
 use crate::draft::{AppDraft, JobDraft, Layer, Target};
 use crate::error::CliError;
 use crate::mca::{self, Use};
-use crate::row::{Act, Arity, Behaviour, Row};
+use crate::row::{Act, Arity, Behaviour, Row, Set};
 use crate::{table, typed, values};
 use std::ffi::{OsStr, OsString};
 use std::ops::Bound;
@@ -31,8 +31,16 @@ const FOREIGN: &[(&str, Use)] = &[
     ("MPIEXEC_PORTRANGE", Use::Option("port-range")),
     ("MPIEXEC_PORT_RANGE", Use::Option("port-range")),
     ("HOROVOD_START_TIMEOUT", Use::Option("launch-timeout")),
-    ("MPIEXEC_TIMEOUT", Use::Option("timeout")),
+    ("MPIEXEC_TIMEOUT", Use::Call(mpiexec_timeout)),
 ];
+
+/// Hydra's `MPIEXEC_TIMEOUT`: 0 and -1 are no limit.
+fn mpiexec_timeout(t: &mut Target<'_>, text: &str) -> Set {
+    if !matches!(text.trim(), "0" | "-1") {
+        t.job.job.limits.job = Some(values::limit(text)?);
+    }
+    Ok(())
+}
 
 /// Options that have no variable: what they would do is done elsewhere, or the name means something else.
 const NOT_OURS: &[&str] = &["help", "version", "personality", "hosts", "app", "x"];
@@ -44,7 +52,7 @@ const NOT_OURS: &[&str] = &["help", "version", "personality", "hosts", "app", "x
 pub(crate) fn apply(job: &mut JobDraft, app: &mut AppDraft, sources: &Sources<'_>) -> Result<(), CliError> {
     job.layer = Layer::Foreign;
     for prefix in ["OMPI_MCA_", "PRTE_MCA_"] {
-        for (name, value) in beginning(sources, prefix) {
+        for (name, value) in beginning(sources, prefix).filter(|(_, v)| !v.is_empty()) {
             let what = name.to_str().and_then(|n| mca::find(&n[prefix.len()..]));
             if let Some(what) = what {
                 foreign(job, app, sources, name, what, value)?;
@@ -52,8 +60,7 @@ pub(crate) fn apply(job: &mut JobDraft, app: &mut AppDraft, sources: &Sources<'_
         }
     }
     for &(name, what) in FOREIGN {
-        // Container images set variables empty to switch them off.
-        if let Some(value) = sources.env.get(OsStr::new(name)).filter(|v| !v.is_empty()) {
+        if let Some(value) = given(sources, name) {
             foreign(job, app, sources, OsStr::new(name), what, value)?;
         }
     }
@@ -64,7 +71,7 @@ pub(crate) fn apply(job: &mut JobDraft, app: &mut AppDraft, sources: &Sources<'_
     }
     for row in table::rows().filter(|r| own(r) && !(nested && r.name == "iface")) {
         let name = variable_of(row);
-        if let (Some(value), Some(act)) = (sources.env.get(OsStr::new(&name)), row.act) {
+        if let (Some(value), Some(act)) = (given(sources, &name), row.act) {
             set(job, app, sources, act, &name, value).map_err(|e| CliError::new(format!("{name}: {e}")))?;
         }
     }
@@ -117,6 +124,11 @@ fn foreign(
     let spelled = name.to_string_lossy();
     let mut target = Target { job, app, sources, spelled: &spelled };
     mca::act(&mut target, what, value).map_err(|e| CliError::new(format!("{spelled}: {e}")))
+}
+
+/// A variable's value. Container images set variables empty to switch them off.
+fn given<'a>(sources: &Sources<'a>, name: &str) -> Option<&'a OsString> {
+    sources.env.get(OsStr::new(name)).filter(|v| !v.is_empty())
 }
 
 fn beginning<'a>(

@@ -1,5 +1,6 @@
 //! Rows: getting onto the hosts.
 
+use crate::draft::Layer;
 use crate::output::absolute;
 use crate::row::{Act, Row, Topic, row};
 use crate::values::{self, port};
@@ -30,12 +31,17 @@ pub(super) const ROWS: &[Row] = &[
                 "ssh" => (false, false),
                 "fork" => (true, false),
                 "rsh" => (false, true),
-                "ll" | "persist" => return Err(format!("{kind} is not supported; use ssh")),
+                // Set for a whole site, it must not keep the command line from saying otherwise.
+                "slurm" | "lsf" | "sge" | "manual" if t.job.layer == Layer::Foreign => {
+                    t.note(format!("{}: {kind} is not supported by this version; ssh is used", t.spelled));
+                    return Ok(());
+                }
                 "slurm" | "lsf" | "sge" | "manual" => {
                     return Err(format!(
                         "{kind} is not supported by this version; use ssh or --launch-exec CMD"
                     ));
                 }
+                "ll" | "persist" => return Err(format!("{kind} is not supported; use ssh")),
                 _ => return Err(format!("'{kind}' is not known (there are: ssh fork)")),
             };
             Ok(())

@@ -244,6 +244,9 @@ fn precedence() {
     assert_eq!((hosts(&pod).as_str(), pod.job.reach.connect_retries), ("n1:3 n2:3", 10));
     assert!(pod.notes.is_empty() && run_in(&[("RMPIRUN_TAG_OUTPUT", "0")], "p").job.output.tag == Tag::None);
     assert_eq!(run_in(&[("RMPIRUN_RANK", "1"), ("RMPIRUN_IFACE", "eth9")], "p").job.ifaces.len(), 0);
+    let site =
+        run_in(&[("HYDRA_BOOTSTRAP", "slurm"), ("MPIEXEC_TIMEOUT", "-1"), ("RMPIRUN_TIMEOUT", "")], "p");
+    assert_eq!((site.notes.len(), site.job.limits.job), (1, None));
     assert!(run_in(&[("OMPI_MCA_rmaps_base_oversubscribe", "1")], "p").job.placement.oversubscribe);
 }
 
