@@ -1,1 +1,10 @@
-//! rmpi-daemon
+//! The per-node daemon: two processes, a guard and a worker, that start this node's ranks, carry their
+//! output and input, and leave nothing behind. What to do when is decided by `rmpi-control`; here is the
+//! doing. No name lookups, no command-line parser, no SSH: it must run as one small static binary anywhere.
+#![allow(dead_code, reason = "parts are put together in the worker")]
+
+mod family;
+mod guard;
+mod spawn;
+mod sys;
+mod topo;

@@ -1,0 +1,157 @@
+//! The CPUs of this node, read from a `/sys` tree under a given root: a pure function of files and of the
+//! affinity mask, so that captured trees of other machines can be tested. Numbers are logical and dense in
+//! the order package, NUMA node, core, thread; an object's place is that of its lowest CPU, as hwloc has it.
+
+pub(crate) mod cgroup;
+
+use rmpi_types::CpuSet;
+use rmpi_types::cpus::{Cpu, Topology};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// Reads the tree under `root`; only CPUs in `allowed` are listed, cores are numbered over all that are
+/// online. A tree that says nothing gives each allowed CPU a core of its own.
+pub(crate) fn read(root: &Path, allowed: &CpuSet) -> Topology {
+    let system = root.join("sys/devices/system");
+    let online = text(&system.join("cpu/online"))
+        .and_then(|t| CpuSet::parse_list(&t))
+        .filter(|s| !s.is_empty())
+        .unwrap_or_else(|| numbered(&system.join("cpu"), "cpu").into_iter().collect());
+    let allowed = cgroup::cpuset(root)
+        .filter(|s| s.iter().any(|c| allowed.contains(c)))
+        .map_or_else(|| allowed.clone(), |set| set.iter().filter(|&c| allowed.contains(c)).collect());
+    let numa = numa_of(&system.join("node"));
+    let raw: Vec<Raw> = online.iter().filter_map(|cpu| Raw::read(&system, cpu, &numa)).collect();
+    let quota_milli = cgroup::quota_milli(root);
+    let mut cpus = number(raw);
+    cpus.retain(|c| allowed.contains(c.os));
+    if cpus.is_empty() {
+        cpus = (0u32..).zip(allowed.iter()).map(|(i, os)| flat(i, os)).collect();
+    }
+    Topology { cpus, quota_milli }
+}
+
+const fn flat(i: u32, os: u32) -> Cpu {
+    Cpu { os, core: i, package: 0, numa: 0, cache: [i; 3] }
+}
+
+/// A CPU with each object named by its lowest CPU.
+struct Raw {
+    os: u32,
+    core: u32,
+    package: u32,
+    numa: u32,
+    cache: [Option<u32>; 3],
+}
+
+impl Raw {
+    fn read(system: &Path, os: u32, numa: &BTreeMap<u32, u32>) -> Option<Self> {
+        let cpu = system.join(format!("cpu/cpu{os}"));
+        let topology = cpu.join("topology");
+        if !cpu.is_dir() || text(&cpu.join("online")).is_some_and(|t| t.trim() == "0") {
+            return None;
+        }
+        let lowest = |names: [&str; 2]| {
+            names.iter().find_map(|n| set(&topology.join(n))).and_then(|s| s.iter().next())
+        };
+        let core = lowest(["core_cpus", "thread_siblings"]).unwrap_or(os);
+        let package = lowest(["package_cpus", "core_siblings"]).unwrap_or(0);
+        let mut cache = [None; 3];
+        for index in numbered(&cpu.join("cache"), "index") {
+            let dir = cpu.join(format!("cache/index{index}"));
+            let level = text(&dir.join("level")).and_then(|t| t.trim().parse::<usize>().ok());
+            let data = text(&dir.join("type")).is_none_or(|t| t.trim() != "Instruction");
+            if let (Some(level @ 1..=3), true) = (level, data) {
+                cache[level - 1] = set(&dir.join("shared_cpu_map")).and_then(|s| s.iter().next());
+            }
+        }
+        Some(Self { os, core, package, numa: numa.get(&os).copied().unwrap_or(0), cache })
+    }
+}
+
+/// Dense logical numbers in the order of first appearance.
+#[derive(Default)]
+struct Dense(BTreeMap<u32, u32>);
+
+impl Dense {
+    fn of(&mut self, key: u32) -> u32 {
+        let next = u32::try_from(self.0.len()).unwrap_or(u32::MAX);
+        *self.0.entry(key).or_insert(next)
+    }
+}
+
+fn number(mut raw: Vec<Raw>) -> Vec<Cpu> {
+    // A NUMA node's place is that of its lowest CPU.
+    let mut first: BTreeMap<u32, u32> = BTreeMap::new();
+    for cpu in &raw {
+        first.entry(cpu.numa).and_modify(|f| *f = cpu.os.min(*f)).or_insert(cpu.os);
+    }
+    raw.sort_by_key(|c| (c.package, first.get(&c.numa).copied(), c.core, c.os));
+    let (mut cores, mut packages, mut numas) = (Dense::default(), Dense::default(), Dense::default());
+    let mut caches = [Dense::default(), Dense::default(), Dense::default()];
+    raw.iter()
+        .map(|c| {
+            let core = cores.of(c.core);
+            let mut cache = [0; 3];
+            for (level, dense) in caches.iter_mut().enumerate() {
+                // Unknown caches are one a core: keys above any CPU number.
+                cache[level] = dense.of(c.cache[level].unwrap_or(1 << 20 | core));
+            }
+            Cpu { os: c.os, core, package: packages.of(c.package), numa: numas.of(c.numa), cache }
+        })
+        .collect()
+}
+
+fn numa_of(nodes: &Path) -> BTreeMap<u32, u32> {
+    let mut map = BTreeMap::new();
+    for node in numbered(nodes, "node") {
+        let cpus = set(&nodes.join(format!("node{node}/cpumap")));
+        cpus.iter().flat_map(CpuSet::iter).for_each(|cpu| {
+            map.insert(cpu, node);
+        });
+    }
+    map
+}
+
+/// `N` of all entries `prefixN` of a directory, ascending.
+fn numbered(dir: &Path, prefix: &str) -> Vec<u32> {
+    let Ok(entries) = std::fs::read_dir(dir) else { return Vec::new() };
+    let name = |e: std::fs::DirEntry| e.file_name().to_str()?.strip_prefix(prefix)?.parse().ok();
+    let mut numbers: Vec<u32> = entries.flatten().filter_map(name).collect();
+    numbers.sort_unstable();
+    numbers
+}
+
+fn text(path: &Path) -> Option<String> {
+    std::fs::read_to_string(path).ok()
+}
+
+/// A mask file, `00000000,0000000f`.
+fn set(path: &Path) -> Option<CpuSet> {
+    parse_mask(&text(path)?)
+}
+
+fn parse_mask(text: &str) -> Option<CpuSet> {
+    let mut set = CpuSet::default();
+    for (word, base) in text.trim().rsplit(',').zip((0u32..65_536).step_by(32)) {
+        let bits = u32::from_str_radix(word.trim(), 16).ok()?;
+        (0..32).filter(|b| bits & (1 << b) != 0).for_each(|b| set.insert(base + b));
+    }
+    Some(set)
+}
+
+/// The affinity mask of this process, of any size.
+///
+/// # Errors
+/// What `/proc/self/status` says, or that it has no such line.
+pub(crate) fn affinity() -> std::io::Result<CpuSet> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    status
+        .lines()
+        .find_map(|l| l.strip_prefix("Cpus_allowed_list:"))
+        .and_then(CpuSet::parse_list)
+        .ok_or_else(|| std::io::Error::other("no Cpus_allowed_list in /proc/self/status"))
+}
+
+#[cfg(test)]
+mod tests;
