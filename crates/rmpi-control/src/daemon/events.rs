@@ -115,6 +115,8 @@ pub enum DaemonEvent {
         /// The rank.
         proc: ProcId,
     },
+    /// One line for the user.
+    Note(String),
     /// Answer to [`DaemonAction::KillAll`]: no process of the job is left on this node, and every rank's
     /// `RankExited` was given before.
     Empty,

@@ -140,6 +140,7 @@ impl DaemonMachine {
                 self.request(now, proc, id, request, &payload, out);
             }
             DaemonEvent::RankGone { proc } => self.rank_gone(proc),
+            DaemonEvent::Note(text) => self.send_up(Up::Note(clip(text, MAX_TEXT)), Bytes::new(), out),
             DaemonEvent::Empty => self.empty(out),
         }
     }
