@@ -139,7 +139,7 @@ impl Link {
                 self.state = State::Up;
                 Ok(Incoming::Handled)
             }
-            LinkMsg::YouAre(_) | LinkMsg::Lost { .. } => Ok(Incoming::Local(msg)),
+            LinkMsg::YouAre(_) | LinkMsg::Lost { .. } | LinkMsg::GivenUp => Ok(Incoming::Local(msg)),
         }
     }
 

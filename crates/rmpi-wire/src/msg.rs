@@ -221,6 +221,8 @@ pub enum LinkMsg {
         /// What was seen.
         what: String,
     },
+    /// From above: this link is given up, dialling again is of no use; clean up and leave.
+    GivenUp,
 }
 
 /// A decoded frame body.

@@ -151,8 +151,8 @@ impl DaemonMachine {
         }
         info!(what, "launcher lost");
         self.leaving = true;
-        for link in std::mem::take(&mut self.relay).children.into_keys() {
-            out.push(DaemonAction::CloseChild { link });
+        for (link, child) in std::mem::take(&mut self.relay).children {
+            Self::give_up(link, &child.link, out);
         }
         match self.phase {
             Phase::Idle | Phase::Preparing | Phase::Prepared | Phase::Ended => self.leave(out),

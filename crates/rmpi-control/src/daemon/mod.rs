@@ -195,6 +195,10 @@ impl DaemonMachine {
         let handled = received.and_then(|incoming| match incoming {
             Incoming::Handled => Ok(()),
             Incoming::Local(LinkMsg::YouAre(node)) => self.named(node),
+            Incoming::Local(LinkMsg::GivenUp) => {
+                self.lose_up(now, "given up from above", out);
+                Ok(())
+            }
             Incoming::Local(other) => Err(format!("unexpected {other:?} from above")),
             Incoming::Numbered => self.numbered(now, frame, out),
         });
@@ -260,14 +264,17 @@ impl DaemonMachine {
         let full = self.relay.children.len() >= MAX_CHILDREN;
         if self.leaving || full || !self.relay.learn(node, link) {
             warn!(child = node.0, "child turned away");
-            out.push(DaemonAction::CloseChild { link });
+            Self::give_up(link, &self.child_link(now), out);
             return;
         }
-        let origin = Origin::Node(self.node.unwrap_or(UNNAMED));
-        let state = Link::new(crate::LinkKind::Dialled, origin, now);
+        let state = self.child_link(now);
         let frame = state.local(LinkMsg::YouAre(node));
         self.relay.add(link, Child { node, link: state });
         out.push(DaemonAction::SendChild { link, frame });
+    }
+
+    fn child_link(&self, now: Time) -> Link {
+        Link::new(crate::LinkKind::Dialled, Origin::Node(self.node.unwrap_or(UNNAMED)), now)
     }
 
     fn child_frame(&mut self, now: Time, id: LinkId, frame: Frame, out: &mut Vec<DaemonAction>) {
@@ -282,7 +289,7 @@ impl DaemonMachine {
                 self.below_lost(id, lost, what, out);
                 Ok(())
             }
-            Incoming::Local(LinkMsg::YouAre(_)) => Err("named its parent".to_owned()),
+            Incoming::Local(LinkMsg::YouAre(_) | LinkMsg::GivenUp) => Err("commands its parent".to_owned()),
             Incoming::Local(LinkMsg::Heartbeat { .. } | LinkMsg::Resume { .. }) => Ok(()),
             Incoming::Numbered => self.pass_up(id, node, frame, out),
         });
@@ -323,9 +330,17 @@ impl DaemonMachine {
     fn lose_child(&mut self, id: LinkId, what: &str, out: &mut Vec<DaemonAction>) {
         if let Some(child) = self.relay.remove(id) {
             info!(child = child.node.0, what, "child lost");
-            out.push(DaemonAction::CloseChild { link: id });
+            Self::give_up(id, &child.link, out);
             self.tell_lost(child.node, what.to_owned(), out);
         }
+    }
+
+    /// Tells a child that it is not to dial again, and closes its stream.
+    fn give_up(link: LinkId, state: &Link, out: &mut Vec<DaemonAction>) {
+        if state.open() {
+            out.push(DaemonAction::SendChild { link, frame: state.local(LinkMsg::GivenUp) });
+        }
+        out.push(DaemonAction::CloseChild { link });
     }
 
     fn below_lost(&mut self, id: LinkId, node: NodeIdx, what: String, out: &mut Vec<DaemonAction>) {

@@ -33,9 +33,7 @@ impl JobMachine {
         let expected = self.node(node).is_some_and(|n| n.phase == NodePhase::Reaching && n.parent.is_none());
         let link = Link::new(kind, Origin::Launcher, now);
         if !expected {
-            // Given up meanwhile: the end of the stream makes the daemon leave.
-            out.push(JobAction::Close { link: id });
-            return;
+            return give_up(id, &link, out);
         }
         let nodes = self.subtree(node);
         for below in nodes.iter() {
@@ -88,7 +86,7 @@ impl JobMachine {
             Ok(Incoming::Handled | Incoming::Local(LinkMsg::Heartbeat { .. } | LinkMsg::Resume { .. })) => {
                 Ok(())
             }
-            Ok(Incoming::Local(LinkMsg::YouAre(_))) => Err("named the launcher".into()),
+            Ok(Incoming::Local(LinkMsg::YouAre(_) | LinkMsg::GivenUp)) => Err("commands the launcher".into()),
             Ok(Incoming::Local(LinkMsg::Lost { node, what })) => {
                 if node != entry.node && entry.nodes.contains(Rank(node.0)) {
                     self.lose_subtree(now, node, &clip(what, MAX_TEXT), out);
@@ -177,7 +175,7 @@ impl JobMachine {
     /// A link and everything behind it is lost.
     fn lose_link(&mut self, now: Time, id: LinkId, what: &str, out: &mut Vec<JobAction>) {
         let Some(entry) = self.links.remove(&id) else { return };
-        out.push(JobAction::Close { link: id });
+        give_up(id, &entry.link, out);
         let what = clip(what.to_owned(), MAX_TEXT);
         let heard = entry.link.heard();
         self.lose_node(now, heard, entry.node, &what, out);
@@ -260,4 +258,12 @@ impl JobMachine {
         self.failures.lost(at, node, what.to_owned(), unreported);
         self.node_failed(now, node, out);
     }
+}
+
+/// Tells a daemon that it is not to dial again, and closes its stream.
+fn give_up(id: LinkId, link: &Link, out: &mut Vec<JobAction>) {
+    if link.open() {
+        out.push(JobAction::Send { link: id, frame: link.local(LinkMsg::GivenUp) });
+    }
+    out.push(JobAction::Close { link: id });
 }
