@@ -55,7 +55,9 @@ pub(crate) struct Link {
     kind: LinkKind,
     origin: Origin,
     state: State,
+    /// The last number given, and the highest that was put on a stream.
     sent: u64,
+    transmitted: u64,
     received: u64,
     kept: VecDeque<Frame>,
     unconfirmed: usize,
@@ -69,6 +71,7 @@ impl Link {
             origin,
             state: State::Up,
             sent: 0,
+            transmitted: 0,
             received: 0,
             kept: VecDeque::new(),
             unconfirmed: 0,
@@ -80,13 +83,14 @@ impl Link {
     pub(crate) fn send(&mut self, mut frame: Frame) -> Option<Frame> {
         self.sent += 1;
         frame.seq = self.sent;
-        match self.kind {
-            LinkKind::Pipe => Some(frame),
-            LinkKind::Dialled => {
-                self.kept.push_back(frame.clone());
-                (self.state == State::Up).then_some(frame)
+        if self.kind == LinkKind::Dialled {
+            self.kept.push_back(frame.clone());
+            if self.state != State::Up {
+                return None;
             }
         }
+        self.transmitted = self.sent;
+        Some(frame)
     }
 
     /// A link-local frame.
@@ -136,6 +140,7 @@ impl Link {
                 }
                 self.confirm(received)?;
                 out.extend(self.kept.iter().cloned());
+                self.transmitted = self.sent;
                 self.state = State::Up;
                 Ok(Incoming::Handled)
             }
@@ -144,8 +149,8 @@ impl Link {
     }
 
     fn confirm(&mut self, received: u64) -> Result<(), String> {
-        if received > self.sent {
-            return Err(format!("confirmed frame {received} of {}", self.sent));
+        if received > self.transmitted {
+            return Err(format!("confirmed frame {received} of {}", self.transmitted));
         }
         while self.kept.front().is_some_and(|f| f.seq <= received) {
             self.kept.pop_front();

@@ -1,0 +1,253 @@
+//! The bytes of every kind of message, so that a change of the wire is seen and the protocol's version raised
+//! with it. To accept a change on purpose: `RMPI_BLESS=1 cargo test -p rmpi-wire --test golden` prints the new
+//! table, and `hello::PROTOCOL` goes up.
+
+#![allow(clippy::unwrap_used, reason = "a test panics where it fails")]
+
+use bytes::Bytes;
+use rmpi_types::cpus::{Cpu, CpuSet, Topology};
+use rmpi_types::launch::{AppLaunch, EnvMerge, NodeEndpoints, StdioKind};
+use rmpi_types::node::Address;
+use rmpi_types::outcome::Abort;
+use rmpi_types::{
+    EndpointTable, JobId, LaunchFault, NodeId, NodeIdx, NodeLaunch, NodeReport, ProcId, Rank, RankEnd,
+    RankEndpoint, RankExit, RankLaunch, RankSet, Stage,
+};
+use rmpi_wire::hello::Role;
+use rmpi_wire::msg::Stream;
+use rmpi_wire::rank::{self, RankReply, RankRequest, Reply, Request};
+use rmpi_wire::{Dest, Down, Hello, LinkMsg, Message, Origin, Up};
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+fn proc() -> ProcId {
+    ProcId::first(3)
+}
+
+fn launch() -> NodeLaunch {
+    NodeLaunch {
+        job: JobId([1; 16]),
+        ns: ProcId::first(0),
+        node: NodeIdx(1),
+        nodes: 2,
+        size: 4,
+        universe: 8,
+        host: "n1".into(),
+        apps: vec![AppLaunch {
+            program: "a.out".into(),
+            args: vec!["-x".into()],
+            wdir: "/w".into(),
+            wdir_explicit: true,
+            search: vec!["/p".into()],
+            merge: EnvMerge::Overwrite,
+            env: vec![("A".into(), "b".into())],
+            set: vec![("C".into(), None)],
+        }],
+        ranks: vec![RankLaunch {
+            rank: Rank(3),
+            app: 0,
+            local_rank: 1,
+            cpus: Some([0, 65].into_iter().collect::<CpuSet>()),
+            stdin: false,
+        }],
+        layout: vec![(2, 2)],
+        reached_at: Some("127.0.0.2".parse().unwrap()),
+        ifaces: vec!["eth0".into()],
+        port_range: Some((1000, 2000)),
+        key: [2; 32],
+        oversubscribed: true,
+        stdio: StdioKind::Pty,
+        kill_grace_ms: 5000,
+        drain_ms: 5001,
+        output_credit: 262_144,
+    }
+}
+
+fn endpoints() -> NodeEndpoints {
+    NodeEndpoints {
+        node: NodeIdx(1),
+        host: "n1".into(),
+        addresses: vec!["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()],
+        ranks: vec![RankEndpoint { rank: Rank(3), port: 4000 }],
+        spare_port: Some(4001),
+    }
+}
+
+fn report() -> NodeReport {
+    NodeReport {
+        id: NodeId("boot".into()),
+        hostname: "n1".into(),
+        pid: 42,
+        topology: Topology {
+            cpus: vec![Cpu { os: 1, core: 2, package: 3, numa: 4, cache: [5, 6, 7] }],
+            quota_milli: Some(1500),
+        },
+        addresses: vec![Address {
+            ip: "10.0.0.1".parse().unwrap(),
+            prefix: 24,
+            iface: "eth0".into(),
+            bridge: false,
+        }],
+        home: "/root".into(),
+        nofile: 1024,
+        wall_us: 1_700_000_000_000_000,
+    }
+}
+
+fn exit() -> RankExit {
+    RankExit {
+        proc: proc(),
+        pid: 42,
+        end: RankEnd::Signaled { signal: 11, core: true },
+        abort: Some(Abort { code: -1, message: "m".into() }),
+        stopped: false,
+        oom: true,
+        last_stderr: vec!["l".into()],
+        wall_us: 7,
+    }
+}
+
+fn downs() -> Vec<Down> {
+    vec![
+        Down::Prepare(Box::new(launch())),
+        Down::Start(EndpointTable { nodes: vec![endpoints()] }),
+        Down::Stdin { proc: proc() },
+        Down::Credit { proc: proc(), stream: Stream::Stderr, bytes: 65_536 },
+        Down::Signal { signal: 10, ranks: RankSet::range(1, 2) },
+        Down::Stop { signal: 15, grace_ms: 5000 },
+        Down::Kill,
+        Down::Reply { proc: proc(), id: 9, reply: RankReply::Value },
+        Down::FenceDone { fence: 1, lost: Some(proc()), last: true },
+        Down::Fetch { asker: proc(), id: 9, rank: Rank(1), key: "k".into(), wait_ms: 300 },
+        Down::Pause,
+        Down::Finish,
+    ]
+}
+
+fn ups() -> Vec<Up> {
+    vec![
+        Up::Report(Box::new(report())),
+        Up::Prepared(endpoints()),
+        Up::Failed(LaunchFault::passing(Stage::Exec, "w").hint("h").code(127)),
+        Up::Started(vec![(proc(), 42)]),
+        Up::Output { proc: proc(), stream: Stream::Stdout, last: true },
+        Up::StdinCredit { proc: proc(), bytes: 1 },
+        Up::Gone { exit: exit(), fences: 2 },
+        Up::Exited { exit: exit(), fences: 2 },
+        Up::Abort { proc: proc(), code: -7, message: "m".into() },
+        Up::Request {
+            proc: proc(),
+            id: 9,
+            request: RankRequest::Get { rank: Rank(1), key: "k".into(), wait_ms: 0 },
+        },
+        Up::Fetched { asker: proc(), id: 9, reply: RankReply::Missing },
+        Up::Fence { fence: 1, last: false },
+        Up::FenceWaits { fence: 1 },
+        Up::Note("n".into()),
+        Up::Ended,
+    ]
+}
+
+fn links() -> Vec<LinkMsg> {
+    vec![
+        LinkMsg::Heartbeat { received: 300 },
+        LinkMsg::Resume { received: 70_000 },
+        LinkMsg::YouAre(NodeIdx(4)),
+        LinkMsg::Lost { node: NodeIdx(4), what: "w".into() },
+        LinkMsg::GivenUp,
+    ]
+}
+
+fn requests() -> Vec<RankRequest> {
+    vec![
+        RankRequest::Put { key: "k".into() },
+        RankRequest::Get { rank: Rank(1), key: "k".into(), wait_ms: 5 },
+        RankRequest::Fence,
+        RankRequest::Abort { code: 3, message: "m".into() },
+        RankRequest::Finalize,
+        RankRequest::Hello,
+    ]
+}
+
+fn replies() -> Vec<RankReply> {
+    vec![
+        RankReply::Done,
+        RankReply::Value,
+        RankReply::Missing,
+        RankReply::Lost(Rank(2)),
+        RankReply::Refused("r".into()),
+    ]
+}
+
+/// `name hex`, a line each: bodies of messages, whole rank messages, whole frames, a hello.
+fn table() -> Vec<String> {
+    let body = |m: Message| hex(&m.frame(Origin::Launcher, Dest::Neighbour, Bytes::new()).unwrap().body);
+    let name = |debug: String| debug.chars().take_while(|c| c.is_alphanumeric()).collect::<String>();
+    let mut lines = Vec::new();
+    lines.extend(
+        downs().into_iter().map(|m| format!("down {} {}", name(format!("{m:?}")), body(Message::Down(m)))),
+    );
+    lines
+        .extend(ups().into_iter().map(|m| format!("up {} {}", name(format!("{m:?}")), body(Message::Up(m)))));
+    lines.extend(
+        links().into_iter().map(|m| format!("link {} {}", name(format!("{m:?}")), body(Message::Link(m)))),
+    );
+    let coded = |line: String, bytes: Vec<u8>| format!("{line} {}", hex(&bytes));
+    for request in requests() {
+        let mut out = Vec::new();
+        let line = format!("request {}", name(format!("{request:?}")));
+        rank::encode(&Request { id: 300, request }, b"v", &mut out).unwrap();
+        lines.push(coded(line, out));
+    }
+    for reply in replies() {
+        let mut out = Vec::new();
+        let line = format!("reply {}", name(format!("{reply:?}")));
+        rank::encode(&Reply { id: 300, reply }, b"v", &mut out).unwrap();
+        lines.push(coded(line, out));
+    }
+    let nodes: RankSet = [1, 2, 3, 9].map(Rank).into_iter().collect();
+    for (i, dest) in [Dest::Neighbour, Dest::Launcher, Dest::Nodes(nodes)].into_iter().enumerate() {
+        let origin = if i == 1 { Origin::Node(NodeIdx(5)) } else { Origin::Launcher };
+        let mut frame =
+            Message::Down(Down::Kill).frame(origin, dest, Bytes::from_static(b"payload")).unwrap();
+        frame.seq = 0x0102_0304;
+        let mut out = Vec::new();
+        frame.encode(&mut out).unwrap();
+        lines.push(coded(format!("frame {i}"), out));
+    }
+    let mut entry = Vec::new();
+    rank::encode_entry(Rank(7), "key", b"value", &mut entry);
+    lines.push(coded("entry 0".into(), entry));
+    let hello = Hello { build: *b"0123456789abcdef0123456789abcdef", ..Hello::ours(Role::Daemon, [9; 16]) };
+    lines.push(coded("hello 0".into(), hello.encode().to_vec()));
+    lines
+}
+
+#[test]
+fn the_wire_is_as_it_was() {
+    let now = table();
+    if std::env::var_os("RMPI_BLESS").is_some() {
+        print(&now.join("\n"));
+    }
+    let golden: Vec<&str> = include_str!("golden.txt").lines().collect();
+    for (now, then) in now.iter().zip(&golden) {
+        assert_eq!(now, then, "the wire has changed");
+    }
+    assert_eq!(now.len(), golden.len());
+}
+
+#[expect(clippy::print_stdout, reason = "asked for, to be put into golden.txt")]
+fn print(text: &str) {
+    println!("{text}");
+}
+
+#[test]
+fn every_message_comes_back_as_it_went() {
+    let messages = downs().into_iter().map(Message::Down).chain(ups().into_iter().map(Message::Up));
+    for message in messages.chain(links().into_iter().map(Message::Link)) {
+        let frame = message.frame(Origin::Launcher, Dest::Neighbour, Bytes::new()).unwrap();
+        assert_eq!(Message::of(&frame).unwrap(), message);
+    }
+}
