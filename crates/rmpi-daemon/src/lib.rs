@@ -3,8 +3,16 @@
 //! doing. No name lookups, no command-line parser, no SSH: it must run as one small static binary anywhere.
 #![allow(dead_code, reason = "parts are put together in the worker")]
 
+mod env;
 mod family;
 mod guard;
+mod lines;
+mod lookup;
+mod net;
+mod passwd;
 mod spawn;
 mod sys;
 mod topo;
+
+#[cfg(test)]
+mod testing;
