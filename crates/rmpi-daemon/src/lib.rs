@@ -1,18 +1,27 @@
 //! The per-node daemon: two processes, a guard and a worker, that start this node's ranks, carry their
 //! output and input, and leave nothing behind. What to do when is decided by `rmpi-control`; here is the
 //! doing. No name lookups, no command-line parser, no SSH: it must run as one small static binary anywhere.
-#![allow(dead_code, reason = "parts are put together in the worker")]
 
+mod entry;
 mod env;
 mod family;
 mod guard;
+mod kvs;
 mod lines;
 mod lookup;
 mod net;
+mod node;
 mod passwd;
+mod prepare;
 mod spawn;
+mod stdio;
 mod sys;
 mod topo;
+mod uplink;
+mod worker;
 
 #[cfg(test)]
 mod testing;
+
+use entry::complain;
+pub use entry::{HIDDEN_WORD, main};

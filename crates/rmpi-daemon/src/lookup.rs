@@ -230,7 +230,7 @@ mod tests {
         let owner = passwd::user(nix::unistd::geteuid().as_raw());
         let no_x = format!("./bin/plain: no execute permission (mode 0644, owner {owner})");
         let no_x_path = no_x.replace("./bin/plain", "bin/plain");
-        let table: Vec<(&str, Result<&str, (&str, u8)>)> = vec![
+        let table = [
             ("tool", Ok("bin/tool")),
             ("local", Ok("./local")),
             ("./local", Ok("./local")),

@@ -2,10 +2,14 @@
 //! signal number, adopting inherited descriptors. Nothing here decides anything.
 #![allow(unsafe_code, reason = "fork, waitpid and descriptors inherited by number")]
 
+use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
+use nix::sys::signalfd::SignalFd;
 use rmpi_types::RankEnd;
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 /// One reaped child.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,18 +102,47 @@ pub(crate) fn send_signal(pid: i32, signal: i32) -> bool {
     pid != 0 && pid != -1 && pid != 1 && unsafe { libc::kill(pid, signal) } == 0
 }
 
-/// Takes ownership of a descriptor that a start protocol put at this number; `None` when it is not open.
+/// A copy of a descriptor at `lowest` or above that closes on exec.
 ///
-/// # Safety-relevant rule
-/// Called once per number, at the start, before anything else could own it.
-#[must_use]
-pub(crate) fn adopt(fd: RawFd) -> Option<OwnedFd> {
-    // SAFETY: F_GETFD only looks.
-    if unsafe { libc::fcntl(fd, libc::F_GETFD) } < 0 {
-        return None;
+/// # Errors
+/// What `fcntl` says (not open, too many open).
+pub(crate) fn keep(fd: BorrowedFd<'_>, lowest: i32) -> io::Result<OwnedFd> {
+    let raw = fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(lowest))?;
+    // SAFETY: just made, nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(raw) })
+}
+
+/// Closes all descriptors from `first` up, which this process inherited and nothing in it owns: an inherited
+/// end of another daemon's control stream would keep that from ever ending. Only at the very start.
+pub(crate) fn close_from(first: u32) {
+    // SAFETY: nothing has been opened yet, so no owner's descriptor is closed.
+    if unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) } == 0 {
+        return;
     }
-    // SAFETY: it is open, and per the rule above nobody else owns it.
-    Some(unsafe { OwnedFd::from_raw_fd(fd) })
+    let Ok(dir) = std::fs::read_dir("/proc/self/fd") else { return };
+    let open: Vec<i32> = dir.flatten().filter_map(|e| e.file_name().to_str()?.parse().ok()).collect();
+    for fd in open.into_iter().filter(|&fd| u32::try_from(fd).is_ok_and(|fd| fd >= first)) {
+        // SAFETY: as above; the directory's own descriptor is closed already, a second close is EBADF.
+        unsafe { libc::close(fd) };
+    }
+}
+
+/// Lets the runtime watch a descriptor for reading and writing.
+///
+/// # Errors
+/// What `epoll` says.
+pub(crate) fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an `OwnedFd` has the same number and stays open for as long as the `AsyncFd` owns it.
+    Ok(unsafe { AsyncFd::register(fd) }?)
+}
+
+/// Lets the runtime watch for signals.
+///
+/// # Errors
+/// What `epoll` says.
+pub(crate) fn watch_signals(fd: SignalFd) -> io::Result<AsyncFd<SignalFd>> {
+    // SAFETY: as in `watch`: a `SignalFd` is an `OwnedFd` inside.
+    Ok(unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }?)
 }
 
 /// Restores a signal's default action: an ignored SIGCHLD, which a parent may hand down, would make the

@@ -9,14 +9,14 @@
 
 mod child;
 
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::fcntl::OFlag;
 use nix::libc;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, pthread_sigmask};
 use nix::unistd::{Pid, pipe2, read};
 use rmpi_types::CpuSet;
 use std::ffi::{CString, c_char, c_void};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
 use child::{Plan, child_main};
@@ -274,9 +274,7 @@ fn lift(fd: BorrowedFd<'_>) -> io::Result<Option<OwnedFd>> {
     if fd.as_raw_fd() >= LOWEST_SOURCE {
         return Ok(None);
     }
-    let raw = fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(LOWEST_SOURCE))?;
-    // SAFETY: just made, nobody else knows it.
-    Ok(Some(unsafe { OwnedFd::from_raw_fd(raw) }))
+    crate::sys::keep(fd, LOWEST_SOURCE).map(Some)
 }
 
 #[cfg(test)]

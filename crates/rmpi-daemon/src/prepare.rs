@@ -1,0 +1,283 @@
+//! Making a node ready before any rank exists: programs found, listeners bound; and then the ranks' own
+//! descriptors, environment and the sealed boot block. What is prepared is started at most once.
+
+use crate::env::{self, Vars};
+use crate::net::{self, Ports};
+use crate::node::FileLimit;
+use crate::spawn::{Batch, Child, ExecFault, Program, Step};
+use crate::{lookup, stdio};
+use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl, open};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use nix::sys::stat::Mode;
+use rmpi_types::launch::{AppLaunch, NodeEndpoints, RankEndpoint, RankLaunch};
+use rmpi_types::{EndpointTable, LaunchFault, NodeLaunch, ProcId, Rank, Stage, exit};
+use std::ffi::{CString, OsStr, OsString};
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Where ranks find their descriptors.
+const FDS: &str = "boot=3,listen=4,kvs=5";
+/// Descriptors the daemon needs for a rank while it starts it, and for itself.
+const FILES_A_RANK: u64 = 12;
+const FILES_OWN: u64 = 32;
+
+/// What an application's ranks run.
+#[derive(Debug)]
+struct App {
+    path: PathBuf,
+    wdir: PathBuf,
+    env: Vars,
+}
+
+/// A node ready to start.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    launch: NodeLaunch,
+    apps: Vec<App>,
+    listeners: Vec<OwnedFd>,
+    files: FileLimit,
+}
+
+/// Our ends of one rank's descriptors.
+#[derive(Debug)]
+pub(crate) struct RankEnds {
+    pub(crate) proc: ProcId,
+    pub(crate) stdin: Option<OwnedFd>,
+    pub(crate) stdout: OwnedFd,
+    pub(crate) stderr: OwnedFd,
+    pub(crate) kvs: OwnedFd,
+}
+
+/// What [`prepare`] gives.
+pub(crate) type Ready = (Prepared, NodeEndpoints, Vec<String>);
+
+/// Prepares; also gives notes for the user.
+///
+/// # Errors
+/// Why the node cannot start its ranks.
+pub(crate) fn prepare(
+    launch: NodeLaunch,
+    node_env: &Vars,
+    home: &Path,
+    files: FileLimit,
+) -> Result<Ready, LaunchFault> {
+    let count = launch.ranks.len() as u64;
+    let needed = FILES_OWN + FILES_A_RANK * count;
+    if files.hard < needed {
+        let what = format!("limit of {} open files is too low for {count} ranks", files.hard);
+        return Err(LaunchFault::fatal(Stage::Exec, what).hint(format!("raise it to {needed} (ulimit -Hn)")));
+    }
+    if launch.ranks.iter().any(|r| launch.apps.get(r.app as usize).is_none()) {
+        return Err(LaunchFault::fatal(Stage::Exec, "order names a program it does not have"));
+    }
+    let mut notes = Vec::new();
+    let apps = find_all(&launch.apps, node_env, home, &mut notes)?;
+    let addresses = net::offer(&launch, &net::interfaces())?;
+    let mut ports = Ports::new(&addresses, launch.port_range, launch.size);
+    let mut listeners = Vec::with_capacity(launch.ranks.len());
+    let mut ranks = Vec::with_capacity(launch.ranks.len());
+    for rank in &launch.ranks {
+        let (fd, port) = ports.listener(rank.rank)?;
+        listeners.push(fd);
+        ranks.push(RankEndpoint { rank: rank.rank, port });
+    }
+    let first = launch.ranks.iter().any(|r| r.rank == Rank(0));
+    let spare_port = if first { ports.spare() } else { None };
+    let endpoints =
+        NodeEndpoints { node: launch.node, host: launch.host.clone(), addresses, ranks, spare_port };
+    Ok((Prepared { launch, apps, listeners, files }, endpoints, notes))
+}
+
+/// Finds every program; faults of several are told together.
+fn find_all(
+    apps: &[AppLaunch],
+    node_env: &Vars,
+    home: &Path,
+    notes: &mut Vec<String>,
+) -> Result<Vec<App>, LaunchFault> {
+    let mut found = Vec::with_capacity(apps.len());
+    let mut fault: Option<LaunchFault> = None;
+    for app in apps {
+        let mut find = || {
+            let place = lookup::wdir(app, home)?;
+            notes.extend(place.note);
+            let env = env::merge(node_env, app);
+            let path =
+                lookup::program(app, env.get(OsStr::new("PATH")).map(OsString::as_os_str), &place.wdir)?;
+            Ok(App { path, wdir: place.wdir, env })
+        };
+        match (find(), &mut fault) {
+            (Ok(app), _) => found.push(app),
+            (Err(new), None) => fault = Some(new),
+            (Err(new), Some(old)) if old.what.contains(&new.what) => {}
+            (Err(new), Some(old)) => {
+                old.what = format!("{}; {}", old.what, new.what);
+                old.code = old.code.max(new.code);
+                old.hint = old.hint.take().or(new.hint);
+            }
+        }
+    }
+    fault.map_or(Ok(found), Err)
+}
+
+impl Prepared {
+    /// The order this was made from.
+    pub(crate) fn launch(&self) -> &NodeLaunch {
+        &self.launch
+    }
+
+    /// Starts the ranks: the batch on its way, and our ends of their descriptors.
+    ///
+    /// # Errors
+    /// A table that does not fit, or descriptors or processes exhausted; nothing is left running.
+    pub(crate) fn start(self, table: &EndpointTable) -> Result<(Batch, Vec<RankEnds>), LaunchFault> {
+        let boot = rmpi_wire::boot::build(&self.launch, table)
+            .map_err(|e| LaunchFault::fatal(Stage::Wire, e.to_string()))?;
+        let exhausted = |e: io::Error| {
+            let what = format!("cannot start {} processes: {}", self.launch.ranks.len(), text(&e));
+            LaunchFault::fatal(Stage::Exec, what)
+                .hint("see ulimit -u, ulimit -n and the control group's pids limit")
+        };
+        let boot = Arc::new(seal(&boot).map_err(exhausted)?);
+        let null = open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty());
+        let null = Arc::new(null.map_err(|e| exhausted(e.into()))?);
+        let programs = self.programs(table)?;
+        let mut children = Vec::with_capacity(self.launch.ranks.len());
+        let mut ends = Vec::with_capacity(self.launch.ranks.len());
+        for (rank, listener) in self.launch.ranks.iter().zip(self.listeners) {
+            let program = Arc::clone(&programs[rank.app as usize]);
+            let app = &self.launch.apps[rank.app as usize];
+            let (ours, mut fds) = streams(&self.launch, rank, &null).map_err(exhausted)?;
+            fds.push((Arc::clone(&boot), 3));
+            fds.push((Arc::new(listener), 4));
+            let env = env::per_rank(rank, app, FDS).into_iter();
+            let env = env.filter_map(|(n, v)| CString::new(format!("{n}={v}")).ok()).collect();
+            let nofile = (self.files.soft != self.files.hard).then_some((self.files.soft, self.files.hard));
+            children.push(Child { program, env, cpus: rank.cpus.clone(), fds, nofile });
+            ends.push(ours);
+        }
+        let batch = Batch::start(children).map_err(exhausted)?;
+        Ok((batch, ends))
+    }
+
+    fn programs(&self, table: &EndpointTable) -> Result<Vec<Arc<Program>>, LaunchFault> {
+        let nul = |_| LaunchFault::fatal(Stage::Exec, "a NUL byte in a program, argument or variable");
+        let mut programs = Vec::with_capacity(self.apps.len());
+        for (app, found) in self.launch.apps.iter().zip(&self.apps) {
+            let mut vars = found.env.clone();
+            env::add_shared(&mut vars, &self.launch, table, app);
+            env::strip_per_rank(&mut vars, app);
+            vars.insert("PWD".into(), found.wdir.clone().into_os_string());
+            let env = vars.into_iter().map(|(name, value)| {
+                let mut pair = name.into_vec();
+                pair.push(b'=');
+                pair.extend_from_slice(value.as_bytes());
+                CString::new(pair)
+            });
+            let argv = std::iter::once(&app.program).chain(&app.args);
+            let argv = argv.map(|a| CString::new(a.as_bytes())).collect::<Result<_, _>>().map_err(nul)?;
+            let path = CString::new(found.path.as_os_str().as_bytes()).map_err(nul)?;
+            let cwd = CString::new(found.wdir.as_os_str().as_bytes()).map_err(nul)?;
+            let env = env.collect::<Result<_, _>>().map_err(nul)?;
+            programs.push(Arc::new(Program { path, argv, cwd, env }));
+        }
+        Ok(programs)
+    }
+}
+
+/// Their ends of a rank's descriptors, with the numbers there.
+type Theirs = Vec<(Arc<OwnedFd>, i32)>;
+
+/// A rank's three streams and its request socket.
+fn streams(launch: &NodeLaunch, rank: &RankLaunch, null: &Arc<OwnedFd>) -> io::Result<(RankEnds, Theirs)> {
+    let (stdin, their_in) = if rank.stdin {
+        let (read, write) = stdio::pipe()?;
+        (Some(write), Arc::new(read))
+    } else {
+        (None, Arc::clone(null))
+    };
+    let (stdout, their_out) = stdio::output(launch.stdio)?;
+    let (stderr, their_err) = stdio::pipe()?;
+    let (kvs, their_kvs) = socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)?;
+    let proc = ProcId { rank: rank.rank, ..launch.ns };
+    let theirs =
+        vec![(their_in, 0), (Arc::new(their_out), 1), (Arc::new(their_err), 2), (Arc::new(their_kvs), 5)];
+    Ok((RankEnds { proc, stdin, stdout, stderr, kvs }, theirs))
+}
+
+/// A memory file with this content that nobody can change any more.
+fn seal(bytes: &[u8]) -> io::Result<OwnedFd> {
+    let fd = memfd_create("rmpi-boot", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;
+    let mut file = std::fs::File::from(fd);
+    file.write_all(bytes)?;
+    let seals =
+        SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL;
+    fcntl(&file, FcntlArg::F_ADD_SEALS(seals))?;
+    Ok(file.into())
+}
+
+fn text(error: &io::Error) -> String {
+    error.raw_os_error().map_or_else(|| error.to_string(), |e| describe(e).to_lowercase())
+}
+
+fn describe(errno: i32) -> String {
+    nix::Error::from_raw(errno).desc().to_owned()
+}
+
+/// What a child's fault means to the user.
+pub(crate) fn exec_fault(program: &OsStr, fault: &ExecFault) -> LaunchFault {
+    use nix::Error as E;
+    let name = program.to_string_lossy();
+    let why = describe(fault.errno).to_lowercase();
+    let fatal = |what: String, code| LaunchFault::fatal(Stage::Exec, what).code(code);
+    match (fault.step, E::from_raw(fault.errno)) {
+        (Step::Exec, E::ENOENT) => {
+            fatal(format!("{name}: its interpreter or dynamic loader was not found"), exit::NOT_EXECUTABLE)
+        }
+        (Step::Exec, E::ENOEXEC) => fatal(format!("{name}: exec format error"), exit::NOT_EXECUTABLE),
+        (Step::Exec, E::E2BIG) => {
+            fatal(format!("{name}: arguments and environment are too long"), exit::NOT_EXECUTABLE)
+        }
+        (Step::Exec, _) => fatal(format!("{name}: cannot be executed: {why}"), exit::NOT_EXECUTABLE),
+        (Step::Cwd, _) => fatal(format!("working directory of {name}: {why}"), exit::NO_WDIR),
+        (Step::Setup | Step::Affinity, _) => fatal(format!("cannot set up {name}: {why}"), exit::LAUNCH),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+
+    #[test]
+    fn the_boot_block_cannot_be_changed() {
+        let fd = seal(b"secret").unwrap();
+        let mut file = std::fs::File::from(fd);
+        assert!(file.write_all(b"x").is_err() && file.set_len(0).is_err());
+        std::io::Seek::rewind(&mut file).unwrap();
+        let mut text = String::new();
+        file.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "secret");
+    }
+
+    #[test]
+    fn faults_of_several_programs_come_together() {
+        let apps = ["nosuch-a", "sh", "nosuch-b", "nosuch-a"].map(|p| crate::testing::app(p, &[]));
+        let env: Vars = [("PATH".into(), "/bin".into())].into();
+        let fault = find_all(&apps, &env, Path::new("/"), &mut Vec::new()).unwrap_err();
+        assert_eq!(fault.what, "nosuch-a: not found in PATH; nosuch-b: not found in PATH");
+        assert_eq!(fault.code, 127);
+    }
+
+    #[test]
+    fn too_few_descriptors_are_told_before_the_start() {
+        let launch = crate::testing::launch(vec![crate::testing::app("true", &[])], 64);
+        let files = FileLimit { soft: 256, hard: 256 };
+        let fault = prepare(launch, &Vars::new(), Path::new("/"), files).unwrap_err();
+        assert_eq!(fault.what, "limit of 256 open files is too low for 64 ranks");
+    }
+}

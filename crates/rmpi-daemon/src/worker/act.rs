@@ -1,0 +1,157 @@
+//! Carrying out what the machine says.
+
+use super::{Starting, Sweeping, Worker};
+use crate::prepare::{self, RankEnds};
+use crate::{family, sys};
+use bytes::Bytes;
+use rmpi_control::{DaemonAction, DaemonEvent};
+use rmpi_types::{EndpointTable, LaunchFault, NodeLaunch, ProcId, Stage};
+use rmpi_wire::msg::Stream;
+use std::time::{Duration, Instant};
+
+/// How long a sweep goes on before what is left is told to be unkillable.
+const SWEEP_LIMIT: Duration = Duration::from_secs(8);
+/// How long a failed start may take to clear away.
+const UNDO_LIMIT: Duration = Duration::from_secs(5);
+
+impl Worker {
+    pub(super) fn act(&mut self, action: DaemonAction) {
+        match action {
+            DaemonAction::SendUp(frame) => self.up.push(&frame),
+            DaemonAction::SendChild { link, .. } | DaemonAction::CloseChild { link } => {
+                // No stream of a child is ever fed in here.
+                tracing::error!(?link, "order for a child that does not exist");
+            }
+            DaemonAction::Prepare(launch) => self.prepare(*launch),
+            DaemonAction::Spawn(table) => self.spawn(&table),
+            DaemonAction::WriteStdin { proc, bytes } => self.write_stdin(proc, bytes),
+            DaemonAction::CloseStdin { proc } => {
+                if let Some(rank) = self.ranks.get_mut(&proc) {
+                    rank.stdin = None;
+                }
+            }
+            DaemonAction::Read { proc, stream, bytes } => {
+                if let Some(rank) = self.ranks.get(&proc) {
+                    rank.credits[if stream == Stream::Stdout { 0 } else { 1 }].add(bytes);
+                }
+            }
+            DaemonAction::Signal { signal, procs } => self.signal(signal, &procs),
+            DaemonAction::KillAll => {
+                let now = Instant::now();
+                self.sweeping = Some(Sweeping { give_up: now + SWEEP_LIMIT, next: now });
+                self.sweep();
+            }
+            DaemonAction::ReplyRank { proc, reply, payload } => {
+                if let Some(requests) = self.ranks.get(&proc).and_then(|r| r.requests.as_ref()) {
+                    requests.answer(&reply, &payload);
+                }
+            }
+            DaemonAction::Exit => self.exit = true,
+        }
+    }
+
+    fn prepare(&mut self, launch: NodeLaunch) {
+        let span = tracing::info_span!("job", job = %launch.job);
+        let _entered = span.enter();
+        let result = prepare::prepare(launch, &self.env, &Self::home(), self.files);
+        let result = result.map(|(prepared, endpoints, notes)| {
+            self.pending.extend(notes.into_iter().map(DaemonEvent::Note));
+            self.prepared = Some(prepared);
+            endpoints
+        });
+        self.pending.push_back(DaemonEvent::Prepared(result));
+    }
+
+    fn spawn(&mut self, table: &EndpointTable) {
+        let Some(prepared) = self.prepared.take() else {
+            let fault = LaunchFault::fatal(Stage::Exec, "nothing was prepared");
+            self.pending.push_back(DaemonEvent::Spawned(Err(fault)));
+            return;
+        };
+        let launch = prepared.launch();
+        let window = launch.output_credit;
+        for rank in &launch.ranks {
+            let proc = ProcId { rank: rank.rank, ..launch.ns };
+            self.programs.insert(proc, launch.apps[rank.app as usize].program.clone());
+        }
+        match prepared.start(table) {
+            Ok((batch, ends)) => {
+                let procs = ends.iter().map(|e| e.proc).collect();
+                let pids = batch.pids().to_vec();
+                let report = batch.report_fd().try_clone_to_owned();
+                let watch = report.and_then(sys::watch);
+                let served = watch.and_then(|watch| {
+                    self.starting = Some(Starting { batch, watch, procs });
+                    self.adopt_all(ends, &pids, window)
+                });
+                if let Err(error) = served {
+                    let what = format!("cannot serve ranks: {error}");
+                    self.undo(LaunchFault::fatal(Stage::Exec, what));
+                }
+            }
+            Err(fault) => self.undo(fault),
+        }
+    }
+
+    fn adopt_all(&mut self, ends: Vec<RankEnds>, pids: &[i32], window: u32) -> std::io::Result<()> {
+        ends.into_iter().zip(pids).try_for_each(|(ends, &pid)| self.adopt(ends, pid, window))
+    }
+
+    /// Clears a start away that did not work out.
+    fn undo(&mut self, fault: LaunchFault) {
+        self.starting = None;
+        family::end_all(UNDO_LIMIT, |_| {});
+        self.ranks.clear();
+        self.by_pid.clear();
+        self.waiting.clear();
+        self.pending.push_back(DaemonEvent::Spawned(Err(fault)));
+    }
+
+    /// Looks whether all children are through.
+    pub(super) fn collect(&mut self) {
+        let Some(mut starting) = self.starting.take() else { return };
+        let faults = match starting.batch.collect() {
+            Ok(None) => {
+                self.starting = Some(starting);
+                return;
+            }
+            Ok(Some(faults)) => faults,
+            Err(error) => {
+                self.undo(LaunchFault::fatal(Stage::Exec, format!("cannot watch ranks start: {error}")));
+                return self.drain();
+            }
+        };
+        let pids = starting.batch.pids().to_vec();
+        let procs = std::mem::take(&mut starting.procs);
+        drop(starting);
+        if let Some(fault) = faults.iter().find(|f| !f.harmless()) {
+            let program = procs.get(fault.index).and_then(|p| self.programs.get(p)).cloned();
+            self.undo(prepare::exec_fault(&program.unwrap_or_default(), fault));
+        } else {
+            if !faults.is_empty() {
+                let note = format!("{} ranks could not be bound to their CPUs", faults.len());
+                self.pending.push_back(DaemonEvent::Note(note));
+            }
+            let started = procs.into_iter().zip(pids.into_iter().map(i32::unsigned_abs)).collect();
+            self.pending.push_back(DaemonEvent::Spawned(Ok(started)));
+            self.drain();
+            // Ends that were seen before the machine knew of the start.
+            self.release(false);
+        }
+        self.drain();
+    }
+
+    fn write_stdin(&mut self, proc: ProcId, bytes: Bytes) {
+        if let Some(stdin) = self.ranks.get(&proc).and_then(|r| r.stdin.as_ref()) {
+            // A reader that closed its input was reported by the writing task.
+            let _ = stdin.send(bytes);
+        }
+    }
+
+    /// To the process groups; of ranks that have ended meanwhile the number may be another's by now.
+    fn signal(&self, signal: i32, procs: &[ProcId]) {
+        for rank in procs.iter().filter_map(|p| self.ranks.get(p)).filter(|r| r.alive) {
+            sys::send_signal(-rank.pid, signal);
+        }
+    }
+}

@@ -1,0 +1,310 @@
+//! The worker: drives the sans-IO machine on one thread. It feeds what happens (frames, output, exits,
+//! requests, time) and carries out the actions that come back, in order. Invariants: it runs on the process's
+//! main thread, which creates all ranks (their parent-death signal hangs on it); nothing here waits but the
+//! one `select` in [`run`].
+
+mod act;
+mod reap;
+
+use crate::env::Vars;
+use crate::kvs::{Heard, Requests};
+use crate::lines::Tail;
+use crate::node::{self, FileLimit};
+use crate::prepare::{Prepared, RankEnds};
+use crate::spawn::Batch;
+use crate::stdio::{self, Credit, Taken};
+use crate::uplink::{self, Queue};
+use crate::{family, passwd, sys};
+use bytes::Bytes;
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use rmpi_control::{DaemonEvent, DaemonMachine, DaemonPolicy, Time};
+use rmpi_types::{ProcId, RankExit};
+use rmpi_wire::msg::Stream;
+use std::cell::RefCell;
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+use tokio::io::unix::AsyncFd;
+use tokio::sync::mpsc;
+use tokio::task::{LocalSet, spawn_local};
+
+/// Limit on ending what is left when the guard is gone.
+const ORPHAN_LIMIT: Duration = Duration::from_secs(8);
+/// Limit on writing the last frames.
+const FLUSH: Duration = Duration::from_secs(5);
+
+/// One rank as the driver sees it.
+struct RankState {
+    credits: [Rc<Credit>; 2],
+    stdin: Option<mpsc::UnboundedSender<Bytes>>,
+    requests: Option<Requests>,
+    tail: Rc<RefCell<Tail>>,
+    stderr_done: bool,
+    pid: i32,
+    alive: bool,
+}
+
+/// A batch on its way, and a copy of its report pipe that the runtime watches.
+struct Starting {
+    batch: Batch,
+    watch: AsyncFd<OwnedFd>,
+    procs: Vec<ProcId>,
+}
+
+/// An end that waits for the rank's last words on stderr.
+struct Waiting {
+    exit: RankExit,
+    until: Instant,
+}
+
+/// A killing of everything that is under way.
+struct Sweeping {
+    give_up: Instant,
+    next: Instant,
+}
+
+struct Worker {
+    machine: DaemonMachine,
+    start: Instant,
+    up: Rc<Queue>,
+    events: mpsc::UnboundedSender<DaemonEvent>,
+    pending: VecDeque<DaemonEvent>,
+    env: Vars,
+    files: FileLimit,
+    oom_before: u64,
+    prepared: Option<Prepared>,
+    programs: HashMap<ProcId, std::ffi::OsString>,
+    starting: Option<Starting>,
+    ranks: HashMap<ProcId, RankState>,
+    by_pid: HashMap<i32, ProcId>,
+    waiting: Vec<Waiting>,
+    sweeping: Option<Sweeping>,
+    exit: bool,
+}
+
+/// Runs the worker to its end; the exit code.
+pub(crate) fn main(control: (OwnedFd, OwnedFd), guard: OwnedFd) -> u8 {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let done = runtime.and_then(|runtime| LocalSet::new().block_on(&runtime, run(control, guard)));
+    // Normally there is nothing; whatever the way out, nothing may stay.
+    family::end_all(ORPHAN_LIMIT, |_| {});
+    match done {
+        Ok(()) => 0,
+        Err(error) => {
+            crate::complain(&error);
+            rmpi_types::exit::INTERNAL
+        }
+    }
+}
+
+async fn run(control: (OwnedFd, OwnedFd), guard: OwnedFd) -> io::Result<()> {
+    let files = node::raise_files();
+    let mut children = SigSet::empty();
+    children.add(Signal::SIGCHLD);
+    children.thread_block()?;
+    let children = SignalFd::with_flags(&children, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
+    let mut children = sys::watch_signals(children)?;
+    let guard = stdio::nonblocking(guard)?;
+    let (input, output) = (stdio::nonblocking(control.0)?, stdio::nonblocking(control.1)?);
+    tokio::select! {
+        greeted = uplink::greet(&input, &output) => greeted.map_err(io::Error::other)?,
+        _ = guard.readable() => return Ok(()),
+    }
+    let (events, mut inbox) = mpsc::unbounded_channel();
+    let up = Rc::new(Queue::default());
+    spawn_local({
+        let events = events.clone();
+        let up = Rc::clone(&up);
+        async move {
+            // Only a closed stream ends this; the reading side tells of it too, but perhaps much later.
+            let error = up.write(output).await;
+            tracing::info!(%error, "control stream cannot be written");
+            let _ = events.send(DaemonEvent::UpEof);
+        }
+    });
+    spawn_local({
+        let events = events.clone();
+        async move {
+            let ended = uplink::read_frames(input, |f| drop(events.send(DaemonEvent::FromUp(f)))).await;
+            tracing::info!(?ended, "control stream ended");
+            let _ = events.send(DaemonEvent::UpEof);
+        }
+    });
+    let mut worker = Worker::new(up, events, files);
+    worker.feed(DaemonEvent::Report(Box::new(node::report(files.hard))));
+    while !worker.exit {
+        let due = worker.due();
+        tokio::select! {
+            biased;
+            _ = guard.readable() => return Ok(()),
+            ready = children.readable_mut() => {
+                let mut ready = ready?;
+                while let Ok(Some(_)) = ready.get_inner_mut().read_signal() {}
+                ready.clear_ready();
+                worker.reap();
+            }
+            event = inbox.recv() => if let Some(event) = event { worker.feed(event) },
+            () = started(worker.starting.as_ref()) => worker.collect(),
+            () = sleep_until(due) => worker.tick(),
+        }
+    }
+    let _ = tokio::time::timeout(FLUSH, worker.up.flushed()).await;
+    Ok(())
+}
+
+/// Ready when the batch has something to say; never without one.
+async fn started(starting: Option<&Starting>) {
+    match starting {
+        Some(starting) => {
+            if let Ok(mut ready) = starting.watch.readable().await {
+                ready.clear_ready();
+            }
+        }
+        None => std::future::pending().await,
+    }
+}
+
+async fn sleep_until(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+impl Worker {
+    fn new(up: Rc<Queue>, events: mpsc::UnboundedSender<DaemonEvent>, files: FileLimit) -> Self {
+        Self {
+            machine: DaemonMachine::new(DaemonPolicy::default(), Time::ZERO),
+            start: Instant::now(),
+            up,
+            events,
+            pending: VecDeque::new(),
+            env: std::env::vars_os().collect(),
+            files,
+            oom_before: crate::topo::cgroup::oom_kills(Path::new("/")),
+            prepared: None,
+            programs: HashMap::new(),
+            starting: None,
+            ranks: HashMap::new(),
+            by_pid: HashMap::new(),
+            waiting: Vec::new(),
+            sweeping: None,
+            exit: false,
+        }
+    }
+
+    fn now(&self) -> Time {
+        Time(self.start.elapsed())
+    }
+
+    /// When something is due if nothing happens before.
+    fn due(&self) -> Option<Instant> {
+        let machine = self.machine.next_timer().map(|t| self.start + t.0);
+        let sweep = self.sweeping.as_ref().map(|s| s.next);
+        let waiting = self.waiting.iter().map(|w| w.until).min();
+        [machine, sweep, waiting].into_iter().flatten().min()
+    }
+
+    fn tick(&mut self) {
+        let now = Instant::now();
+        self.release(false);
+        if self.sweeping.as_ref().is_some_and(|s| s.next <= now) {
+            self.sweep();
+        }
+        if self.machine.next_timer().is_some_and(|t| t <= self.now()) {
+            self.pending.push_back(DaemonEvent::Tick);
+        }
+        self.drain();
+    }
+
+    /// Gives the machine an event and carries out all that follows.
+    fn feed(&mut self, event: DaemonEvent) {
+        let ended = match &event {
+            DaemonEvent::Output { proc, stream: Stream::Stderr, last: true, .. } => Some(*proc),
+            _ => None,
+        };
+        self.pending.push_back(event);
+        if let Some(rank) = ended.and_then(|proc| self.ranks.get_mut(&proc)) {
+            rank.stderr_done = true;
+            self.release(false);
+        }
+        self.drain();
+    }
+
+    fn drain(&mut self) {
+        let mut actions = Vec::new();
+        while let Some(event) = self.pending.pop_front() {
+            self.machine.on(self.now(), event, &mut actions);
+            for action in actions.drain(..) {
+                self.act(action);
+            }
+        }
+    }
+
+    /// Begins to serve a rank that was started.
+    fn adopt(&mut self, ends: RankEnds, pid: i32, window: u32) -> io::Result<()> {
+        let proc = ends.proc;
+        let tail = Rc::new(RefCell::new(Tail::default()));
+        let credits = [Rc::new(Credit::default()), Rc::new(Credit::default())];
+        let streams = [(Stream::Stdout, ends.stdout, None), (Stream::Stderr, ends.stderr, Some(&tail))];
+        for ((stream, fd, tail), credit) in streams.into_iter().zip(&credits) {
+            let fd = stdio::nonblocking(fd)?;
+            let (events, tail) = (self.events.clone(), tail.map(Rc::clone));
+            let give = move |bytes, last| {
+                let _ = events.send(DaemonEvent::Output { proc, stream, bytes, last });
+            };
+            spawn_local(stdio::read_output(fd, Rc::clone(credit), window, tail, give));
+        }
+        let stdin = ends.stdin.map(|fd| self.serve_stdin(proc, fd)).transpose()?;
+        let requests = self.serve_requests(proc, ends.kvs)?;
+        let state = RankState {
+            credits,
+            stdin,
+            requests: Some(requests),
+            tail,
+            stderr_done: false,
+            pid,
+            alive: true,
+        };
+        self.ranks.insert(proc, state);
+        self.by_pid.insert(pid, proc);
+        Ok(())
+    }
+
+    fn serve_stdin(&self, proc: ProcId, fd: OwnedFd) -> io::Result<mpsc::UnboundedSender<Bytes>> {
+        let (send, receive) = mpsc::unbounded_channel();
+        let events = self.events.clone();
+        let report = move |taken| {
+            let _ = events.send(match taken {
+                Taken::Bytes(bytes) => DaemonEvent::StdinTaken { proc, bytes },
+                Taken::Closed => DaemonEvent::StdinClosed { proc },
+            });
+        };
+        spawn_local(stdio::write_stdin(stdio::nonblocking(fd)?, receive, report));
+        Ok(send)
+    }
+
+    fn serve_requests(&self, proc: ProcId, fd: OwnedFd) -> io::Result<Requests> {
+        let events = self.events.clone();
+        Requests::serve(proc, fd, move |proc, heard| {
+            let _ = events.send(match heard {
+                Heard::Request(request, payload) => DaemonEvent::RankRequest {
+                    proc,
+                    id: request.id,
+                    request: request.request,
+                    payload: payload.into(),
+                },
+                Heard::Gone(None) => DaemonEvent::RankGone { proc },
+                Heard::Gone(Some(why)) => DaemonEvent::Note(format!("{proc}: request socket closed: {why}")),
+            });
+        })
+    }
+
+    fn home() -> std::path::PathBuf {
+        passwd::home().into()
+    }
+}

@@ -1,0 +1,102 @@
+//! The ends of processes: of ranks, of what they left behind, of everything when the machine says so.
+
+use super::{Waiting, Worker};
+use crate::sys::{self, Reap, Reaped};
+use crate::{family, node, topo};
+use nix::libc;
+use rmpi_control::DaemonEvent;
+use rmpi_types::{RankEnd, RankExit};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// How long the report of an end waits for the rest of the rank's stderr, for the summary's sake.
+const LAST_WORDS: Duration = Duration::from_millis(100);
+/// Between two looks for what a sweep has left.
+const SWEEP_STEP: Duration = Duration::from_millis(2);
+
+impl Worker {
+    /// Takes in all ended children. Whether there are none left.
+    pub(super) fn reap(&mut self) -> bool {
+        let empty = loop {
+            match sys::reap_any() {
+                Reap::One(one) => self.ended(one),
+                Reap::Running => break false,
+                Reap::NoChild => break true,
+            }
+        };
+        self.release(false);
+        if empty {
+            self.nothing_left();
+        }
+        self.drain();
+        empty
+    }
+
+    fn ended(&mut self, one: Reaped) {
+        let Some(proc) = self.by_pid.remove(&one.pid) else { return };
+        let Some(rank) = self.ranks.get_mut(&proc) else { return };
+        rank.alive = false;
+        rank.requests = None;
+        rank.stdin = None;
+        let killed = matches!(one.end, RankEnd::Signaled { signal: libc::SIGKILL, .. });
+        let oom = killed && topo::cgroup::oom_kills(Path::new("/")) > self.oom_before;
+        let exit = RankExit {
+            proc,
+            pid: one.pid.unsigned_abs(),
+            end: one.end,
+            abort: None,
+            stopped: false,
+            oom,
+            last_stderr: Vec::new(),
+            wall_us: node::wall_us(),
+        };
+        self.waiting.push(Waiting { exit, until: Instant::now() + LAST_WORDS });
+    }
+
+    /// Tells the machine of ends whose last words are there or need not be waited for (`all`: whatever).
+    /// None before it knows of the start.
+    pub(super) fn release(&mut self, all: bool) {
+        if self.starting.is_some() {
+            return;
+        }
+        let now = Instant::now();
+        for Waiting { mut exit, until } in std::mem::take(&mut self.waiting) {
+            let Some(rank) = self.ranks.get(&exit.proc) else { continue };
+            if all || rank.stderr_done || until <= now {
+                exit.last_stderr = rank.tail.borrow().lines();
+                self.pending.push_back(DaemonEvent::RankExited(exit));
+            } else {
+                self.waiting.push(Waiting { exit, until });
+            }
+        }
+    }
+
+    /// One pass of killing everything. Events that follow are left in `pending`.
+    pub(super) fn sweep(&mut self) {
+        loop {
+            match sys::reap_any() {
+                Reap::One(one) => self.ended(one),
+                Reap::NoChild => return self.nothing_left(),
+                Reap::Running => break,
+            }
+        }
+        let left = family::kill_all();
+        let now = Instant::now();
+        let Some(sweeping) = &mut self.sweeping else { return };
+        sweeping.next = now + SWEEP_STEP;
+        if now >= sweeping.give_up {
+            let names: Vec<String> = left.iter().map(|p| format!("{} ({})", p.pid, p.name)).collect();
+            let note = format!("processes that could not be ended: {}", names.join(", "));
+            self.pending.push_back(DaemonEvent::Note(note));
+            self.nothing_left();
+        }
+    }
+
+    /// There is no descendant any more: the answer to a sweep.
+    fn nothing_left(&mut self) {
+        if self.sweeping.take().is_some() {
+            self.release(true);
+            self.pending.push_back(DaemonEvent::Empty);
+        }
+    }
+}
