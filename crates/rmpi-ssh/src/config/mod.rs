@@ -206,8 +206,22 @@ pub fn resolve_on_disk(sources: &Sources, query: &Query) -> Result<HostConfig, C
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
         Err(e) => Some(Err(e)),
     };
-    let raw = walk(sources, query, &read, &file::expand_on_disk)?;
-    finish(&raw, query, &|name| std::env::var(name).ok())
+    resolve(sources, query, &read, &file::expand_on_disk, &|name| std::env::var(name).ok())
+}
+
+/// Reads the files through `read` (`None`: does not exist), finds those of an `Include` pattern through `expand`
+/// and variables through `env`: nothing else is looked at.
+///
+/// # Errors
+/// Files that cannot be read, lines and values that make no sense.
+pub fn resolve(
+    sources: &Sources,
+    query: &Query,
+    read: &dyn Fn(&Path) -> Option<std::io::Result<String>>,
+    expand: &dyn Fn(&str) -> Vec<PathBuf>,
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Result<HostConfig, ConfigError> {
+    finish(&walk(sources, query, read, expand)?, query, env)
 }
 
 /// Both passes over all files.
