@@ -162,7 +162,7 @@ fn up_message(step: &mut u32, node: u32, (kind, a, b, n): Dice) -> Up {
             _ => Up::Ended,
         };
     }
-    match kind % 15 {
+    match kind % 16 {
         0 => Up::Report(Box::new(report())),
         1 => Up::Prepared(endpoints(u32::from(a % 4))),
         2 => Up::Failed(LaunchFault::fatal(Stage::Exec, "no")),
@@ -176,17 +176,17 @@ fn up_message(step: &mut u32, node: u32, (kind, a, b, n): Dice) -> Up {
         10 => Up::Fetched { asker: proc(a), id: u64::from(n), reply: reply(b) },
         11 => Up::Fence { fence: u64::from(a % 4), last: b % 2 == 0 },
         12 => Up::FenceWaits { fence: u64::from(a) },
-        13 => Up::Note("n".repeat(usize::from(n))),
+        13 => Up::Lost { node: NodeIdx(u32::from(a % 4)), what: "w".into() },
+        14 => Up::Note("n".repeat(usize::from(n))),
         _ => Up::Ended,
     }
 }
 
 fn local(n: u8, a: u8) -> LinkMsg {
-    match n % 5 {
+    match n % 4 {
         0 => LinkMsg::Heartbeat { received: u64::from(a % 8) },
         1 => LinkMsg::Resume { received: u64::from(a % 8) },
         2 => LinkMsg::YouAre(NodeIdx(u32::from(a % 4))),
-        3 => LinkMsg::Lost { node: NodeIdx(u32::from(a % 4)), what: "w".into() },
         _ => LinkMsg::GivenUp,
     }
 }

@@ -25,6 +25,8 @@ const WALL_US: u64 = 1_700_000_000_000_000;
 const CLOCKS_US: u64 = 10_000_000;
 /// How soon a broken dialled stream is dialled again.
 const REDIAL: Duration = Duration::from_millis(200);
+/// How long a launcher sleeps that has stopped itself.
+const ASLEEP: Duration = Duration::from_secs(20);
 /// Nothing of a job may be left this long after its launcher is gone.
 const QUIET: Duration = Duration::from_secs(10);
 
@@ -41,6 +43,8 @@ enum Event {
     Dial(NodeIdx),
     DaemonTimer(NodeIdx),
     JobTimer,
+    /// The launcher goes on after it had stopped itself.
+    Wake,
     Fault(Fault),
 }
 
@@ -61,6 +65,8 @@ pub struct Sim {
     outcome: Option<JobOutcome>,
     ended_at: Option<Time>,
     launcher_killed: bool,
+    /// The launcher has stopped itself until then.
+    asleep: Option<Time>,
     output: Vec<u64>,
     stdin_untaken: u64,
     counts: Counts,
@@ -110,6 +116,7 @@ impl Sim {
             outcome: None,
             ended_at: None,
             launcher_killed: false,
+            asleep: None,
             output: vec![0; cfg.size() as usize],
             stdin_untaken: 0,
             counts: Counts::default(),
@@ -204,6 +211,10 @@ impl Sim {
                     self.job_timer = None;
                     self.job(JobEvent::Tick);
                 }
+            }
+            Event::Wake => {
+                self.asleep = None;
+                self.job(JobEvent::Signal(18));
             }
             Event::Fault(fault) => self.fault(fault),
         }
@@ -492,6 +503,10 @@ impl Sim {
     }
 
     fn job(&mut self, event: JobEvent) {
+        if let Some(until) = self.asleep {
+            // What comes to a stopped process waits, in order.
+            return self.queue.push(until, Event::Job(Box::new(event)));
+        }
         let mut out = Vec::new();
         let Some(job) = self.job.as_mut() else { return };
         job.on(self.now, event, &mut out);
@@ -532,7 +547,12 @@ impl Sim {
             }
             JobAction::Event(JobEventOut::NodeLost { node, .. }) => self.lost.push(node),
             JobAction::Event(JobEventOut::RankStarted { .. }) => self.started += 1,
-            JobAction::Event(_) | JobAction::SuspendSelf => {}
+            JobAction::SuspendSelf => {
+                let until = self.now + ASLEEP;
+                self.asleep = Some(until);
+                self.queue.push(until, Event::Wake);
+            }
+            JobAction::Event(_) => {}
             JobAction::Done(outcome) => {
                 self.outcome = Some(*outcome);
                 self.end_launcher();
@@ -600,6 +620,15 @@ impl Sim {
         (0u32..).zip(reports).map(launch).collect()
     }
 
+    /// What was under way when a link stalled is heard that much later, and silence counts from then.
+    fn longest_stall(&self) -> Duration {
+        let stall = |(_, fault): &(Duration, Fault)| match fault {
+            Fault::Stall(_, time) => Some(*time),
+            _ => None,
+        };
+        self.cfg.faults.iter().filter_map(stall).max().unwrap_or_default()
+    }
+
     fn report(mut self) -> Report {
         if self.outcome.is_none() && !self.launcher_killed {
             self.wrong.push("no outcome".into());
@@ -624,7 +653,7 @@ impl Sim {
             }
         }
         if let Some(ended) = self.ended_at
-            && self.now > ended + QUIET
+            && self.now > ended + QUIET + self.longest_stall()
         {
             self.wrong.push(format!("daemons lived {:?} after the launcher", self.now.since(ended)));
         }

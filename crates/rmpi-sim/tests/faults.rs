@@ -79,6 +79,18 @@ fn a_short_stall_harms_nobody_and_a_dialled_stream_is_resumed() {
 }
 
 #[test]
+fn a_launcher_that_stops_itself_is_not_lost() {
+    // It sleeps for 20 s (`Sim` does that when asked to), three times the limit of silence.
+    let program = |_, _| vec![Act::Sleep(ms(25_000)), Act::Print(10)];
+    for tree in [Tree::Star, Tree::DepthTwo { fanout: 3 }] {
+        let faults = vec![(ms(500), Fault::Signal(20))];
+        let r = run(1, Config { daemons: 8, tree, program, faults, ..Config::default() });
+        assert_eq!(r.job().cause, Cause::Success);
+        assert!(r.done_at > Some(ms(25_000)));
+    }
+}
+
+#[test]
 fn a_broken_pipe_stream_is_a_lost_node() {
     let faults = vec![(ms(500), Fault::Break(NodeIdx(1)))];
     let r = run(1, Config { program: hang, faults, ..Config::default() });
@@ -172,12 +184,14 @@ fn chaos(seed: u64, daemons: u32) {
         }
         other => panic!("seed {seed}: {other:?}"),
     }
-    assert!(r.done_at < Some(Duration::from_secs(40)), "seed {seed}: {:?}", r.done_at);
+    // A node that died before its daemon spoke is only missed at the launch limit.
+    let limit = if matches!(cause, Cause::Launch(_)) { 70 } else { 40 };
+    assert!(r.done_at < Some(Duration::from_secs(limit)), "seed {seed}: {:?}", r.done_at);
 }
 
 #[test]
 fn chaos_on_small_clusters() {
-    (0..300).for_each(|seed| chaos(seed, 2 + (seed % 11) as u32));
+    (0..200).for_each(|seed| chaos(seed, 2 + (seed % 11) as u32));
 }
 
 #[test]

@@ -193,6 +193,13 @@ pub enum Up {
         /// The fence's number.
         fence: u64,
     },
+    /// A daemon that this one relays for is lost.
+    Lost {
+        /// The node.
+        node: NodeIdx,
+        /// What was seen.
+        what: String,
+    },
     /// One line for the user (`rmpirun: note: …`), folded over nodes with the same text.
     Note(String),
     /// No process of the namespace is left on the node; the worker will exit after `Finish`.
@@ -214,13 +221,6 @@ pub enum LinkMsg {
     },
     /// This link's other end is this node (first word from a relaying parent to its child).
     YouAre(NodeIdx),
-    /// A child of the sender is lost.
-    Lost {
-        /// The node.
-        node: NodeIdx,
-        /// What was seen.
-        what: String,
-    },
     /// From above: this link is given up, dialling again is of no use; clean up and leave.
     GivenUp,
 }

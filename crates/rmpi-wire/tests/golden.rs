@@ -145,6 +145,7 @@ fn ups() -> Vec<Up> {
         Up::Fetched { asker: proc(), id: 9, reply: RankReply::Missing },
         Up::Fence { fence: 1, last: false },
         Up::FenceWaits { fence: 1 },
+        Up::Lost { node: NodeIdx(4), what: "w".into() },
         Up::Note("n".into()),
         Up::Ended,
     ]
@@ -155,7 +156,6 @@ fn links() -> Vec<LinkMsg> {
         LinkMsg::Heartbeat { received: 300 },
         LinkMsg::Resume { received: 70_000 },
         LinkMsg::YouAre(NodeIdx(4)),
-        LinkMsg::Lost { node: NodeIdx(4), what: "w".into() },
         LinkMsg::GivenUp,
     ]
 }

@@ -256,8 +256,10 @@ impl DaemonMachine {
     fn child_up(&mut self, now: Time, link: LinkId, node: NodeIdx, out: &mut Vec<DaemonAction>) {
         if let Some(child) = self.relay.children.get_mut(&link) {
             if child.node == node {
-                let resume = child.link.resumed(now);
-                out.extend(resume.map(|frame| DaemonAction::SendChild { link, frame }));
+                // Its name may have been lost with the stream: link-local words are not kept.
+                let named = child.link.local(LinkMsg::YouAre(node));
+                let again = child.link.resumed(now).into_iter().flat_map(|resume| [named.clone(), resume]);
+                out.extend(again.map(|frame| DaemonAction::SendChild { link, frame }));
             }
             return;
         }
@@ -285,10 +287,6 @@ impl DaemonMachine {
         out.extend(answers.into_iter().map(|frame| DaemonAction::SendChild { link: id, frame }));
         let handled = received.and_then(|incoming| match incoming {
             Incoming::Handled => Ok(()),
-            Incoming::Local(LinkMsg::Lost { node: lost, what }) => {
-                self.below_lost(id, lost, what, out);
-                Ok(())
-            }
             Incoming::Local(LinkMsg::YouAre(_) | LinkMsg::GivenUp) => Err("commands its parent".to_owned()),
             Incoming::Local(LinkMsg::Heartbeat { .. } | LinkMsg::Resume { .. }) => Ok(()),
             Incoming::Numbered => self.pass_up(id, node, frame, out),
@@ -331,7 +329,8 @@ impl DaemonMachine {
         if let Some(child) = self.relay.remove(id) {
             info!(child = child.node.0, what, "child lost");
             Self::give_up(id, &child.link, out);
-            self.tell_lost(child.node, what.to_owned(), out);
+            let what = clip(what.to_owned(), MAX_TEXT);
+            self.send_up(Up::Lost { node: child.node, what }, Bytes::new(), out);
         }
     }
 
@@ -341,19 +340,6 @@ impl DaemonMachine {
             out.push(DaemonAction::SendChild { link, frame: state.local(LinkMsg::GivenUp) });
         }
         out.push(DaemonAction::CloseChild { link });
-    }
-
-    fn below_lost(&mut self, id: LinkId, node: NodeIdx, what: String, out: &mut Vec<DaemonAction>) {
-        if self.relay.learn(node, id) {
-            self.tell_lost(node, what, out);
-        }
-    }
-
-    fn tell_lost(&mut self, node: NodeIdx, what: String, out: &mut Vec<DaemonAction>) {
-        if !self.leaving {
-            let what = clip(what, MAX_TEXT);
-            out.push(DaemonAction::SendUp(self.up.local(LinkMsg::Lost { node, what })));
-        }
     }
 
     fn tick(&mut self, now: Time, out: &mut Vec<DaemonAction>) {

@@ -26,7 +26,10 @@ impl JobMachine {
     ) {
         if let Some(entry) = self.links.get_mut(&id) {
             if entry.node == node {
-                out.extend(entry.link.resumed(now).map(|frame| JobAction::Send { link: id, frame }));
+                // Its name may have been lost with the stream: link-local words are not kept.
+                let named = entry.link.local(LinkMsg::YouAre(node));
+                let again = entry.link.resumed(now).into_iter().flat_map(|resume| [named.clone(), resume]);
+                out.extend(again.map(|frame| JobAction::Send { link: id, frame }));
             }
             return;
         }
@@ -87,14 +90,6 @@ impl JobMachine {
                 Ok(())
             }
             Ok(Incoming::Local(LinkMsg::YouAre(_) | LinkMsg::GivenUp)) => Err("commands the launcher".into()),
-            Ok(Incoming::Local(LinkMsg::Lost { node, what })) => {
-                if node != entry.node && entry.nodes.contains(Rank(node.0)) {
-                    self.lose_subtree(now, node, &clip(what, MAX_TEXT), out);
-                    Ok(())
-                } else {
-                    Err(format!("lost node {node}, which is not below it"))
-                }
-            }
             Ok(Incoming::Numbered) => self.numbered(now, id, frame, out),
         };
         if let Err(what) = handled {
@@ -183,6 +178,22 @@ impl JobMachine {
         for node in entry.nodes.iter().filter(|n| n.0 != entry.node.0) {
             self.lose_node(now, heard, NodeIdx(node.0), &below, out);
         }
+    }
+
+    /// A relay says that a node below it is lost.
+    pub(super) fn below_lost(
+        &mut self,
+        now: Time,
+        relay: NodeIdx,
+        node: NodeIdx,
+        what: String,
+        out: &mut Vec<JobAction>,
+    ) -> Result<(), String> {
+        if node == relay || !self.subtree(relay).contains(Rank(node.0)) {
+            return Err(format!("lost node {node}, which is not below it"));
+        }
+        self.lose_subtree(now, node, &clip(what, MAX_TEXT), out);
+        Ok(())
     }
 
     /// A node behind another one's link is lost, with all below it.

@@ -65,6 +65,7 @@ impl JobMachine {
             Up::Fetched { asker, id, reply } => self.fetched(node, asker, id, reply, payload, out),
             Up::Fence { fence, last } => self.fence(node, fence, &payload, last, out),
             Up::FenceWaits { fence } => self.fence_waits(node, fence, out),
+            Up::Lost { node: lost, what } => self.below_lost(now, node, lost, what, out),
             Up::Note(text) => {
                 let text = clip(text, MAX_TEXT);
                 if self.notes.len() < MAX_NOTES && self.notes.insert(text.clone()) {
