@@ -80,7 +80,8 @@ pub struct Core {
     pub(crate) matcher: Matcher,
     pub(crate) tasks: Vec<(OpId, Option<Box<dyn Task>>)>,
     pub(crate) finished_tasks: HashMap<OpId, Box<dyn Task>>,
-    pub(crate) revoked: HashMap<u32, Fault>,
+    /// Contexts given up: from which tag on, and why.
+    pub(crate) revoked: HashMap<u32, (i32, Fault)>,
     pub(crate) self_bytes: u64,
     /// Counts completions; waiters and tasks compare it.
     pub(crate) completions: u64,

@@ -16,6 +16,7 @@ mod matching;
 mod memory;
 mod ops;
 mod receive;
+mod revoke;
 mod scope;
 mod submit;
 mod transmit;

@@ -254,7 +254,7 @@ impl Core {
                 if let Some(op) = self.matcher.arrive(h.context, conn.peer, h.tag) {
                     self.matched(op, envelope);
                     grant(conn, op, h.id);
-                } else if !self.revoked.contains_key(&h.context) {
+                } else if self.revocation(h.context, Some(h.tag)).is_none() {
                     conn.rx.unexpected_rts += 1;
                     if conn.rx.unexpected_rts > MAX_UNEXPECTED_RTS {
                         return Err("too many unreceived messages".into());
@@ -286,7 +286,7 @@ impl Core {
             Kind::Bye => conn.bye = true,
             Kind::Revoke => {
                 let culprit = u32::try_from(h.id).unwrap_or(conn.peer);
-                self.fail_context(h.context, Fault::Revoked { by: conn.peer, culprit });
+                self.fail_context(h.context, h.tag, &Fault::Revoked { by: conn.peer, culprit });
             }
         }
         Ok(())
@@ -304,7 +304,7 @@ impl Core {
                 *eager = true;
             }
             (Target::Op(op, 0), cost(h.length))
-        } else if self.revoked.contains_key(&h.context) {
+        } else if self.revocation(h.context, Some(h.tag)).is_some() {
             (Target::Sink, cost(h.length))
         } else {
             let len = usize::try_from(h.length).unwrap_or(EAGER_MAX);

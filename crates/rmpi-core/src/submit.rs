@@ -113,8 +113,7 @@ impl Core {
         let status = Status { peer: s.to, tag: s.tag, length: buf.len() as u64 };
         if s.to >= self.config.size {
             self.complete(id, Err(Fault::NoSuchRank { rank: s.to, size: self.config.size }));
-        } else if let Some(fault) = self.revoked.get(&s.context) {
-            let fault = fault.clone();
+        } else if let Some(fault) = self.revocation(s.context, Some(s.tag)) {
             self.complete(id, Err(fault));
         } else if s.to == self.config.rank {
             self.send_to_self(id, s, buf);
@@ -211,7 +210,7 @@ impl Core {
             self.complete(id, Err(Fault::NoSuchRank { rank, size: self.config.size }));
             return id;
         }
-        if let Some(fault) = self.revoked.get(&s.context).cloned() {
+        if let Some(fault) = self.revocation(s.context, s.tag) {
             self.complete(id, Err(fault));
             return id;
         }
@@ -259,7 +258,7 @@ impl Core {
     /// Why a probe of this kind can never succeed, if so.
     #[must_use]
     pub fn probe_fault(&self, s: &RecvSpec) -> Option<Fault> {
-        self.revoked.get(&s.context).cloned().or_else(|| self.hopeless(s.source(), s.group()))
+        self.revocation(s.context, s.tag).or_else(|| self.hopeless(s.source(), s.group()))
     }
 
     /// Whether the operation is over (also when it is unknown).
@@ -321,40 +320,5 @@ impl Core {
                 op.buf = RawBuf::EMPTY;
             }
         }
-    }
-
-    /// Tells `peers` (ranks of the world) that this rank gives up `context`, blaming `culprit`, and fails all
-    /// operations of the context here. Repeated calls do nothing.
-    pub fn revoke(&mut self, context: u32, culprit: u32, peers: &[u32]) {
-        let (by, size) = (self.config.rank, self.config.size);
-        if self.revoked.contains_key(&context) {
-            return;
-        }
-        self.fail_context(context, Fault::Revoked { by, culprit });
-        for &peer in peers.iter().filter(|&&p| p != by && p < size) {
-            self.ensure(peer);
-            if let Some(conn) = self.conns[peer as usize].as_mut().filter(|c| c.dead.is_none()) {
-                let header = Header { context, id: u64::from(culprit), ..Header::bare(Kind::Revoke) };
-                conn.control(&header);
-                self.heat(peer);
-            }
-        }
-        self.progress();
-    }
-
-    pub(crate) fn fail_context(&mut self, context: u32, fault: Fault) {
-        let waiting = |op: &Op| {
-            let idle = matches!(op.state, State::RecvPosted | State::SendWaiting);
-            let granted = matches!(op.state, State::RecvData { eager: false, .. });
-            op.context == context && (idle || granted)
-        };
-        let ids: Vec<OpId> = self.ops.iter().filter(|(_, op)| waiting(op)).map(|(id, _)| id).collect();
-        for id in ids {
-            let source = self.ops.get(id).and_then(|o| o.peer);
-            self.matcher.withdraw(id, context, source);
-            self.complete(id, Err(fault.clone()));
-        }
-        self.revoked.insert(context, fault);
-        self.completions += 1;
     }
 }

@@ -176,6 +176,7 @@ fn probing_and_cancelling() {
     ranks(2, |me, e| {
         if me == 0 {
             e.send(to(1, 3), &[1, 2, 3]).unwrap();
+            e.recv(&from(1, 1), &mut []).unwrap();
         } else {
             let found = e.block(|c| c.probe(&anyone(2)));
             assert_eq!(found, Envelope { source: 0, tag: 3, check: 0, length: 3 });
@@ -186,6 +187,7 @@ fn probing_and_cancelling() {
             let mut buf = [0; 3];
             e.recv(&anyone(2), &mut buf).unwrap();
             assert_eq!(buf, [1, 2, 3]);
+            e.send(to(0, 1), &[]).unwrap();
         }
     });
 }
