@@ -478,7 +478,9 @@ impl Sim {
         entry.ranks = std::mem::take(&mut entry.prepared);
         let procs: Vec<ProcId> = self.nodes[node.0 as usize].ranks.iter().map(|r| r.proc).collect();
         let pids = procs.iter().map(|p| (*p, p.rank.0 + 1000)).collect();
-        self.soon(node, DaemonEvent::Spawned(Ok(pids)));
+        // Quick ranks act before their driver has told of them.
+        let at = self.now + self.rng.between(Duration::ZERO, Duration::from_micros(500));
+        self.queue.push(at, Event::Daemon(node, Box::new(DaemonEvent::Spawned(Ok(pids)))));
         for proc in procs {
             self.queue.push(self.now, Event::Rank(node, proc, 0));
         }

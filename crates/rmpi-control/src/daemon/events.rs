@@ -71,7 +71,8 @@ pub enum DaemonEvent {
     Tick,
     /// Answer to [`DaemonAction::Prepare`].
     Prepared(Result<NodeEndpoints, LaunchFault>),
-    /// Answer to [`DaemonAction::Spawn`]: pids; on error nothing is left running.
+    /// Answer to [`DaemonAction::Spawn`]: pids; on error nothing is left running. What quick ranks do before
+    /// this answer may be fed before it.
     Spawned(Result<Vec<(ProcId, u32)>, LaunchFault>),
     /// Output of a rank, whole lines where possible. Bytes count against the credit given by
     /// [`DaemonAction::Read`].

@@ -66,6 +66,10 @@ impl DaemonMachine {
                 out.push(DaemonAction::Read { proc, stream, bytes });
             }
         }
+        // Before any signal: who ended by then was not ended by it.
+        for event in std::mem::take(&mut self.held) {
+            self.take(now, event, out);
+        }
         for early in std::mem::take(&mut self.early) {
             match early {
                 Early::Signal(signal, ranks) => {

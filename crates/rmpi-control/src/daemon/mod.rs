@@ -79,6 +79,8 @@ pub struct DaemonMachine {
     phase: Phase,
     ranks: Ranks,
     early: Vec<Early>,
+    /// What quick ranks did before the driver had told of their start.
+    held: Vec<DaemonEvent>,
     kvs: Kvs,
     stop: Option<Stop>,
     sweep: Sweep,
@@ -103,6 +105,7 @@ impl DaemonMachine {
             phase: Phase::Idle,
             ranks: Ranks::default(),
             early: Vec::new(),
+            held: Vec::new(),
             kvs: Kvs::default(),
             stop: None,
             sweep: Sweep::No,
@@ -119,6 +122,14 @@ impl DaemonMachine {
         }
         let span = self.span.clone();
         let _entered = span.enter();
+        if self.phase == Phase::Spawning && of_a_rank(&event) {
+            self.held.push(event);
+            return;
+        }
+        self.take(now, event, out);
+    }
+
+    fn take(&mut self, now: Time, event: DaemonEvent, out: &mut Vec<DaemonAction>) {
         match event {
             DaemonEvent::Report(report) => self.report(*report, out),
             DaemonEvent::FromUp(frame) => self.up_frame(now, frame, out),
@@ -400,4 +411,17 @@ impl DaemonMachine {
     fn runs(&mut self, proc: ProcId) -> bool {
         self.phase == Phase::Running && self.ranks.get(proc).is_some_and(|s| s.alive())
     }
+}
+
+/// Whether a rank did this, which means that it was started.
+fn of_a_rank(event: &DaemonEvent) -> bool {
+    matches!(
+        event,
+        DaemonEvent::Output { .. }
+            | DaemonEvent::StdinTaken { .. }
+            | DaemonEvent::StdinClosed { .. }
+            | DaemonEvent::RankExited(_)
+            | DaemonEvent::RankRequest { .. }
+            | DaemonEvent::RankGone { .. }
+    )
 }
