@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod config;
+mod launcher;
 mod net;
 mod node;
 mod report;

@@ -1,22 +1,20 @@
-//! The simulation itself: one launcher, many nodes, one queue of events.
+//! The simulation itself: the queue of events, links and faults, and the drivers of the nodes' daemons.
 
 use crate::config::{Config, Fault};
 use crate::net::{Queue, Rng, Wire};
-use crate::node::{SimNode, SimRank, Step, byte};
+use crate::node::{SimNode, SimRank, Step};
 use crate::report::{Counts, Report};
-use bytes::Bytes;
 use rmpi_control::{
-    DaemonAction, DaemonEvent, DaemonMachine, DaemonPolicy, HostEntry, JobAction, JobEvent, JobEventOut,
-    JobMachine, JobPolicy, LinkId, LinkKind, Time,
+    DaemonAction, DaemonEvent, DaemonMachine, DaemonPolicy, HostEntry, JobEvent, JobMachine, JobPolicy,
+    LinkId, LinkKind, Time,
 };
-use rmpi_types::launch::{AppLaunch, EnvMerge, NodeEndpoints, StdioKind};
+use rmpi_types::launch::NodeEndpoints;
 use rmpi_types::{
-    JobId, JobOutcome, LaunchFault, NodeId, NodeIdx, NodeLaunch, NodeReport, ProcId, Rank, RankEndpoint,
-    RankLaunch, Stage, Topology,
+    JobOutcome, LaunchFault, NodeId, NodeIdx, NodeLaunch, NodeReport, ProcId, RankEndpoint, RankLaunch,
+    Stage, Topology,
 };
 use rmpi_wire::Frame;
 use rmpi_wire::frame::Kind;
-use rmpi_wire::msg::Stream;
 use std::time::Duration;
 
 /// Wall clock of the launcher at the start, microseconds since 1970.
@@ -26,12 +24,12 @@ const CLOCKS_US: u64 = 10_000_000;
 /// How soon a broken dialled stream is dialled again.
 const REDIAL: Duration = Duration::from_millis(200);
 /// How long a launcher sleeps that has stopped itself.
-const ASLEEP: Duration = Duration::from_secs(20);
+pub(crate) const ASLEEP: Duration = Duration::from_secs(20);
 /// Nothing of a job may be left this long after its launcher is gone.
 const QUIET: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
-enum Event {
+pub(crate) enum Event {
     Daemon(NodeIdx, Box<DaemonEvent>),
     Job(Box<JobEvent>),
     /// A rank goes on, from the sleep of this number or from whatever it is at (0).
@@ -51,28 +49,28 @@ enum Event {
 /// A simulation that runs to its end.
 #[derive(Debug)]
 pub struct Sim {
-    seed: u64,
-    cfg: Config,
-    rng: Rng,
-    now: Time,
-    queue: Queue<Event>,
-    job: Option<JobMachine>,
-    job_timer: Option<Time>,
-    nodes: Vec<SimNode>,
-    wires: Vec<Wire>,
-    unreachable: Vec<NodeIdx>,
-    stdin_left: u64,
-    outcome: Option<JobOutcome>,
-    ended_at: Option<Time>,
-    launcher_killed: bool,
+    pub(crate) seed: u64,
+    pub(crate) cfg: Config,
+    pub(crate) rng: Rng,
+    pub(crate) now: Time,
+    pub(crate) queue: Queue<Event>,
+    pub(crate) job: Option<JobMachine>,
+    pub(crate) job_timer: Option<Time>,
+    pub(crate) nodes: Vec<SimNode>,
+    pub(crate) wires: Vec<Wire>,
+    pub(crate) unreachable: Vec<NodeIdx>,
+    pub(crate) stdin_left: u64,
+    pub(crate) outcome: Option<JobOutcome>,
+    pub(crate) ended_at: Option<Time>,
+    pub(crate) launcher_killed: bool,
     /// The launcher has stopped itself until then.
-    asleep: Option<Time>,
-    output: Vec<u64>,
-    stdin_untaken: u64,
-    counts: Counts,
-    wrong: Vec<String>,
-    lost: Vec<NodeIdx>,
-    started: usize,
+    pub(crate) asleep: Option<Time>,
+    pub(crate) output: Vec<u64>,
+    pub(crate) stdin_untaken: u64,
+    pub(crate) counts: Counts,
+    pub(crate) wrong: Vec<String>,
+    pub(crate) lost: Vec<NodeIdx>,
+    pub(crate) started: usize,
 }
 
 impl Sim {
@@ -264,7 +262,7 @@ impl Sim {
         }
     }
 
-    fn transmit(&mut self, node: NodeIdx, down: bool, frame: Frame) {
+    pub(crate) fn transmit(&mut self, node: NodeIdx, down: bool, frame: Frame) {
         match frame.kind {
             Kind::Link => self.counts.local += 1,
             Kind::Up | Kind::Down => {
@@ -291,7 +289,7 @@ impl Sim {
     }
 
     /// One side closes a node's stream: the other sees it after everything sent before.
-    fn close(&mut self, node: NodeIdx, down: bool) {
+    pub(crate) fn close(&mut self, node: NodeIdx, down: bool) {
         let delay = self.delay();
         let wire = &mut self.wires[node.0 as usize];
         if !wire.cut {
@@ -355,7 +353,7 @@ impl Sim {
         if eof { self.close(node, false) } else { self.wires[node.0 as usize].cut = true }
     }
 
-    fn end_launcher(&mut self) {
+    pub(crate) fn end_launcher(&mut self) {
         if let Some(job) = self.job.take() {
             self.stdin_untaken = job.stdin_untaken();
         }
@@ -502,124 +500,6 @@ impl Sim {
                 Step::After(time, sleep) => self.queue.push(self.now + time, Event::Rank(node, proc, sleep)),
             }
         }
-    }
-
-    fn job(&mut self, event: JobEvent) {
-        if let Some(until) = self.asleep {
-            // What comes to a stopped process waits, in order.
-            return self.queue.push(until, Event::Job(Box::new(event)));
-        }
-        let mut out = Vec::new();
-        let Some(job) = self.job.as_mut() else { return };
-        job.on(self.now, event, &mut out);
-        for action in out {
-            self.job_action(action);
-        }
-        self.arm_job();
-    }
-
-    fn arm_job(&mut self) {
-        let next = self.job.as_ref().and_then(JobMachine::next_timer);
-        if let Some(at) = next.filter(|&at| self.job_timer.is_none_or(|old| at < old)) {
-            self.job_timer = Some(at);
-            self.queue.push(at.max(self.now), Event::JobTimer);
-        }
-    }
-
-    fn job_action(&mut self, action: JobAction) {
-        let soon = |sim: &mut Self, event| sim.queue.push(sim.now, Event::Job(Box::new(event)));
-        match action {
-            JobAction::Send { link, frame } => self.transmit(NodeIdx(link.0), true, frame),
-            JobAction::Close { link } => self.close(NodeIdx(link.0), true),
-            JobAction::Plan(reports) => {
-                let plan = self.plan(&reports);
-                soon(self, JobEvent::Planned(Ok(plan)));
-            }
-            JobAction::Output { proc, stream, bytes, last: _ } => {
-                self.take_output(proc, stream, &bytes);
-                let bytes = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-                let event = JobEvent::Written { proc, stream, bytes };
-                self.queue.push(self.now + self.cfg.write, Event::Job(Box::new(event)));
-            }
-            JobAction::ReadStdin { up_to } => {
-                let n = self.stdin_left.min(u64::from(up_to));
-                self.stdin_left -= n;
-                let bytes = Bytes::from(vec![0; usize::try_from(n).unwrap_or(0)]);
-                soon(self, if n == 0 { JobEvent::StdinEof } else { JobEvent::Stdin(bytes) });
-            }
-            JobAction::Event(JobEventOut::NodeLost { node, .. }) => self.lost.push(node),
-            JobAction::Event(JobEventOut::RankStarted { .. }) => self.started += 1,
-            JobAction::SuspendSelf => {
-                let until = self.now + ASLEEP;
-                self.asleep = Some(until);
-                self.queue.push(until, Event::Wake);
-            }
-            JobAction::Event(_) => {}
-            JobAction::Done(outcome) => {
-                self.outcome = Some(*outcome);
-                self.end_launcher();
-            }
-        }
-    }
-
-    fn take_output(&mut self, proc: ProcId, stream: Stream, bytes: &Bytes) {
-        if stream == Stream::Stderr {
-            return;
-        }
-        let got = &mut self.output[proc.rank.0 as usize];
-        let right = bytes.iter().zip(*got..).all(|(b, k)| *b == byte(proc.rank.0, k));
-        *got += bytes.len() as u64;
-        if !right {
-            self.wrong.push(format!("output of {proc} is not what it wrote"));
-        }
-    }
-
-    /// Ranks in blocks over the hosts that reported.
-    fn plan(&self, reports: &[(NodeIdx, NodeReport)]) -> Vec<(NodeIdx, NodeLaunch)> {
-        let per_node = self.cfg.ranks_per_node;
-        let nodes = u32::try_from(reports.len()).unwrap_or(u32::MAX);
-        let app = AppLaunch {
-            program: "train".into(),
-            args: Vec::new(),
-            wdir: "/".into(),
-            wdir_explicit: false,
-            search: Vec::new(),
-            merge: EnvMerge::Fill,
-            env: Vec::new(),
-            set: Vec::new(),
-        };
-        let rank = |first: u32, local: u32| RankLaunch {
-            rank: Rank(first + local),
-            app: 0,
-            local_rank: local,
-            cpus: None,
-            stdin: true,
-        };
-        let launch = |(dense, (idx, _)): (u32, &(NodeIdx, NodeReport))| {
-            let launch = NodeLaunch {
-                job: JobId([1; 16]),
-                ns: ProcId::first(0),
-                node: NodeIdx(dense),
-                nodes,
-                size: nodes * per_node,
-                universe: nodes * per_node,
-                host: format!("n{idx}"),
-                apps: vec![app.clone()],
-                ranks: (0..per_node).map(|local| rank(dense * per_node, local)).collect(),
-                layout: vec![(per_node, nodes)],
-                reached_at: None,
-                ifaces: Vec::new(),
-                port_range: None,
-                key: [2; 32],
-                oversubscribed: false,
-                stdio: StdioKind::Pipe,
-                kill_grace_ms: 5000,
-                drain_ms: 5000,
-                output_credit: self.cfg.credit,
-            };
-            (*idx, launch)
-        };
-        (0u32..).zip(reports).map(launch).collect()
     }
 
     /// What was under way when a link stalled is heard that much later, and silence counts from then.

@@ -17,8 +17,8 @@ fn run(seed: u64, cfg: Config) -> Report {
 }
 
 fn fences(r: Rank, _: u32) -> Vec<Act> {
-    let put = if r.0.is_multiple_of(16) { Act::Put("addr") } else { Act::Hello };
-    vec![put, Act::Fence, Act::Get(Rank(16), "addr"), Act::Finalize]
+    let put = if r.0.is_multiple_of(64) { Act::Put("addr") } else { Act::Hello };
+    vec![put, Act::Fence, Act::Get(Rank(64), "addr"), Act::Finalize]
 }
 
 fn cluster(daemons: u32, tree: Tree) -> Config {
