@@ -1,0 +1,103 @@
+//! The command line given to the remote login shell, whichever that is: `exec /bin/sh -c '...'`, where the
+//! quoted text has no single quote, exclamation mark, backslash or line break, because sh, csh and fish agree
+//! on everything else between single quotes. The text itself is plain POSIX shell plus `head -c`.
+
+use super::{DaemonImage, ImageSource};
+
+/// Characters of a path or argument that mean themselves between double quotes inside single quotes.
+const PLAIN: &str = "_./+,:@%=~ -";
+
+/// Something that cannot be put on a remote command line.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CommandError {
+    /// A word has characters that not all shells quote alike.
+    #[error("{word:?} cannot be given to a remote shell: only letters, digits and {PLAIN:?} are allowed")]
+    Word {
+        /// The word.
+        word: String,
+    },
+    /// The hash is not a SHA-256.
+    #[error("the daemon's hash {0:?} is not 64 hexadecimal digits")]
+    Hash(String),
+}
+
+/// The beginning of every script: marker lines. The empty line ends a banner that has no line end.
+const PREAMBLE: &str = r#"echo; echo "RMPI-HOST $(uname -m)"; f() { echo "RMPI-FAIL $*"; exit 1; }; "#;
+
+/// Looks the daemon up by its hash in places only this user can have written to (`own`: right type and owner,
+/// not writable for group or others), or takes it from standard input into the first place that can hold and
+/// execute it. A probe file tells whether programs run there: `noexec` is not visible otherwise.
+const FIND_OR_TAKE: &str = r##"
+umask 077; u=$(id -u); n=rmpid-$h; p=; q=; w=;
+own() { set -- "$1" $(ls -ldn "$2" 2>/dev/null);
+ case "$2" in $1????w*|$1???????w*) return 1;; $1*) test "$4" = "$u";; *) return 1;; esac; };
+sum() { if command -v sha256sum >/dev/null 2>&1; then set -- $(sha256sum < "$1"); test "$1" = $h; fi; };
+full() { test $(wc -c < "$1") -eq $s && sum "$1"; };
+set -- "${XDG_CACHE_HOME:-${HOME:-/dev/null}/.cache}/rmpirun" "${TMPDIR:-/tmp}/rmpirun-$u"
+ "/tmp/rmpirun-$u" "/dev/shm/rmpirun-$u" "/var/tmp/rmpirun-$u";
+for d in "$@"; do
+ if test -x "$d/$n" && own d "$d" && own - "$d/$n" && full "$d/$n"; then p=$d/$n; break; fi;
+done;
+if test -z "$p"; then
+ for d in "$@"; do
+  mkdir -p "$d" 2>/dev/null;
+  if test -d "$d"; then :; else w="$w; $d cannot be made"; continue; fi;
+  own d "$d" || { w="$w; $d belongs to someone else or others may write to it"; continue; };
+  x=$d/.probe.$$; { echo : > "$x" && chmod 700 "$x"; } 2>/dev/null || { rm -f "$x" 2>/dev/null; w="$w; $d cannot be written to"; continue; };
+  "$x" 2>/dev/null; r=$?; rm -f "$x";
+  test $r -eq 0 || { w="$w; $d is mounted noexec"; continue; };
+  a=$(df -Pk "$d" 2>/dev/null | tail -n 1 | { read b c e a r; echo "$a"; });
+  if test "$a" -ge 0 2>/dev/null && test $((s / 1024)) -ge "$a"; then w="$w; $d has only $a KiB free"; continue; fi;
+  q=$d; break;
+ done;
+ test -n "$q" || f "no place for the daemon on this host$w";
+ t=$q/.$n.$(uname -n).$$;
+ echo "RMPI-NEED $h";
+ e=$({ head -c $s > "$t"; } 2>&1) || { rm -f "$t"; f "the daemon cannot be written to $q: $e"; };
+ full "$t" || { rm -f "$t"; f "the daemon did not arrive whole"; };
+ { chmod 700 "$t" && mv -f "$t" "$q/$n"; } || { rm -f "$t"; f "the daemon cannot be put into $q"; };
+ find "$q" -name "*rmpid-*" -mtime +30 -exec rm -f {} + 2>/dev/null;
+ p=$q/$n;
+fi;
+"##;
+
+/// Uses an installed daemon.
+const INSTALLED: &str = r#"
+if test -f "$p"; then :; else f "no daemon at $p"; fi;
+if test -x "$p"; then :; else f "the daemon at $p is not executable"; fi;
+"#;
+
+/// The last thing before the daemon takes over.
+const START: &str = r#"echo RMPI-READY; exec "$p""#;
+
+/// The command that starts the daemon on a host, to be run by the login shell there.
+///
+/// # Errors
+/// When a path or argument has characters that shells treat differently.
+pub fn remote_command(image: &DaemonImage) -> Result<String, CommandError> {
+    let mut script = String::from(PREAMBLE);
+    match &image.source {
+        ImageSource::Installed(path) => {
+            let path = plain(path)?;
+            let path =
+                path.strip_prefix("~/").map_or_else(|| path.to_owned(), |rest| format!("$HOME/{rest}"));
+            script.push_str(&format!("p=\"{path}\"; {INSTALLED}"));
+        }
+        ImageSource::Pushed { bytes, hash } => {
+            if hash.len() != 64 || !hash.bytes().all(|b| b.is_ascii_hexdigit()) {
+                return Err(CommandError::Hash(hash.to_string()));
+            }
+            script.push_str(&format!("h={hash}; s={}; {FIND_OR_TAKE}", bytes.len()));
+        }
+    }
+    script.push_str(START);
+    for word in &image.words {
+        script.push_str(&format!(" \"{}\"", plain(word)?));
+    }
+    Ok(format!("exec /bin/sh -c '{}'", script.replace('\n', " ")))
+}
+
+fn plain(word: &str) -> Result<&str, CommandError> {
+    let fine = word.chars().all(|c| c.is_alphanumeric() || PLAIN.contains(c));
+    if fine && !word.is_empty() { Ok(word) } else { Err(CommandError::Word { word: word.to_owned() }) }
+}
