@@ -5,6 +5,10 @@ use rmpi_types::cpus::{Cpu, CpuSet, Topology};
 use rmpi_types::spec::Object;
 use std::borrow::Cow;
 
+/// CPUs numbered from here on are left out: no kernel has them, and a set that holds one is as long as its number.
+/// Topologies come from other machines.
+const MAX_CPU: u32 = 65_536;
+
 /// CPU positions of one object, ascending.
 pub(crate) type Group = Vec<u32>;
 
@@ -41,6 +45,9 @@ impl<'a> Layout<'a> {
     /// system CPU numbers) of `--cpu-set`.
     pub(crate) fn new(topology: &'a Topology, only: Option<&CpuSet>, threads: bool) -> Self {
         let mut cpus = Cow::Borrowed(topology.cpus.as_slice());
+        if cpus.iter().any(|c| c.os >= MAX_CPU) {
+            cpus.to_mut().retain(|c| c.os < MAX_CPU);
+        }
         if let Some(only) = only {
             cpus.to_mut().retain(|c| only.contains(if threads { c.os } else { c.core }));
         }
@@ -125,5 +132,19 @@ impl<'a> Layout<'a> {
     /// The operating system's numbers of CPU positions.
     pub(crate) fn set(&self, positions: impl IntoIterator<Item = u32>) -> CpuSet {
         positions.into_iter().filter_map(|p| self.cpus.get(p as usize)).map(|c| c.os).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cpus_that_no_kernel_has_are_left_out() {
+        let mut topology = Topology::flat(3);
+        topology.cpus[1].os = u32::MAX;
+        let layout = Layout::new(&topology, None, true);
+        assert_eq!(layout.unit_count(), 2);
+        assert_eq!(layout.set(0..3).to_string(), "0,2");
     }
 }

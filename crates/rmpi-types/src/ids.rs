@@ -77,7 +77,17 @@ impl fmt::Debug for JobId {
 
 /// Ranks as sorted, disjoint, inclusive ranges: compact on the wire and in messages (`0,3-5`).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "Vec<(u32, u32)>")]
 pub struct RankSet(Vec<(u32, u32)>);
+
+impl TryFrom<Vec<(u32, u32)>> for RankSet {
+    type Error = &'static str;
+
+    /// As [`RankSet::from_ranges`]: what came over a wire keeps the order that all methods rely on.
+    fn try_from(ranges: Vec<(u32, u32)>) -> Result<Self, Self::Error> {
+        Self::from_ranges(ranges).ok_or("ranges not ascending")
+    }
+}
 
 impl RankSet {
     /// The ranks `lo..=hi`.

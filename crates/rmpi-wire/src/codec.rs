@@ -72,3 +72,22 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, WireError> {
         bincode::serde::decode_from_slice(bytes, CONFIG).map_err(|e| WireError::Decode(e.to_string()))?;
     if used == bytes.len() { Ok(msg) } else { Err(WireError::Trailing(bytes.len() - used)) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rmpi_types::RankSet;
+
+    #[test]
+    fn rank_sets_out_of_order_are_refused() {
+        let coded = |ranges: &[(u32, u32)]| {
+            let mut bytes = Vec::new();
+            encode(&ranges, &mut bytes).unwrap();
+            decode::<RankSet>(&bytes)
+        };
+        assert_eq!(coded(&[(0, 1), (3, 3)]).unwrap().to_string(), "0-1,3");
+        for bad in [&[(1, 0)][..], &[(3, 4), (0, 1)], &[(0, 3), (3, 4)]] {
+            assert!(coded(bad).is_err(), "{bad:?}");
+        }
+    }
+}
