@@ -52,6 +52,17 @@ impl ServerOptions {
     }
 }
 
+/// A name that no other host has made or will make: the beginning of node ids.
+///
+/// # Errors
+/// When the system gives no random numbers.
+pub fn unique_prefix() -> io::Result<String> {
+    let mut bytes = [0u8; 8];
+    let random = ring::rand::SystemRandom::new();
+    ring::rand::SecureRandom::fill(&random, &mut bytes).map_err(|_| io::Error::other("no random numbers"))?;
+    Ok(format!("serve-{:016x}", u64::from_be_bytes(bytes)))
+}
+
 /// A listening server; it stops, and its connections close, when the value is dropped.
 #[derive(Debug)]
 pub struct Server {
