@@ -1,6 +1,8 @@
 //! What a collective compiles to: actions over regions of three buffers, and which must wait for which.
 //! A schedule is plain immutable data; it may be shared, cached and run any number of times.
 
+use crate::PlanError;
+
 /// The buffers of one call of a collective, as the caller binds them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Buffer {
@@ -38,6 +40,15 @@ impl Region {
     pub fn part(self, offset: usize, len: usize) -> Self {
         assert!(offset <= self.len && len <= self.len - offset, "part {offset}+{len} of {self:?}");
         Self { offset: self.offset + offset, len, ..self }
+    }
+
+    /// Itself if it is as long as `other`.
+    pub(crate) fn fit(self, other: Self) -> Result<Self, PlanError> {
+        if self.len == other.len {
+            Ok(self)
+        } else {
+            Err(PlanError::OwnBlock { one: self.len, other: other.len })
+        }
     }
 
     /// The bytes as a range, to index the buffer with.

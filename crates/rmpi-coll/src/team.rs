@@ -30,6 +30,14 @@ pub enum PlanError {
         /// Number of ranks.
         size: u32,
     },
+    /// A rank's block for itself differs in length between its two buffers.
+    #[error("this rank's own block is {one} bytes in one buffer and {other} in the other")]
+    OwnBlock {
+        /// Bytes in one.
+        one: usize,
+        /// Bytes in the other.
+        other: usize,
+    },
     /// The buffers would not fit in the address space.
     #[error("{count} elements of {size} bytes are more than a buffer can hold")]
     TooLarge {
