@@ -7,8 +7,10 @@ use launcher::{Launcher, Story};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use rmpi_types::launch::StdioKind;
+use rmpi_types::outcome::Abort;
 use rmpi_types::{ProcId, RankEnd, RankSet};
 use rmpi_wire::msg::Stream;
+use rmpi_wire::rank::{RankRequest, Request};
 use rmpi_wire::{Down, Up};
 use std::time::{Duration, Instant};
 
@@ -165,6 +167,21 @@ fn nothing_survives_the_launcher() {
 }
 
 #[test]
+fn an_abort_just_before_the_end_is_not_lost() {
+    let request = Request { id: 1, request: RankRequest::Abort { code: 7, message: "why".into() } };
+    let mut bytes = Vec::new();
+    rmpi_wire::rank::encode(&request, b"", &mut bytes).unwrap();
+    let octal: String = bytes.iter().map(|b| format!("\\{b:03o}")).collect();
+    let mut l = Launcher::start();
+    l.run(l.shell(&format!("printf '{octal}' >&5"), 8));
+    let story = l.follow();
+    for exit in &story.exits {
+        assert_eq!(exit.abort, Some(Abort { code: 7, message: "why".into() }));
+    }
+    l.finish();
+}
+
+#[test]
 fn a_stranger_is_turned_away() {
     use std::io::{Read, Write};
     use std::process::{Command, Stdio};
@@ -181,11 +198,12 @@ fn a_stranger_is_turned_away() {
     assert!(text.starts_with("rmpirun: daemon: control stream: not an rmpirun control stream"), "{text}");
 }
 
-/// `cargo test --release -p rmpid -- --ignored --nocapture launch_times`
+/// `RANKS=8 cargo test --release -p rmpid -- --ignored --nocapture launch_times`, all sizes without `RANKS`
 #[test]
 #[ignore = "a measurement, not a check"]
 fn launch_times() {
-    for n in [1, 8, 64] {
+    let only = std::env::var("RANKS").ok().and_then(|n| n.parse().ok());
+    for n in only.map_or(vec![1, 8, 64], |n: u32| vec![n]) {
         let mut times: Vec<f64> = (0..30)
             .map(|_| {
                 let start = Instant::now();

@@ -10,6 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{Notify, mpsc};
+use tokio::task::{AbortHandle, spawn_local};
 
 /// Requests without an answer at which a rank is not heard any more.
 const MAX_OPEN: usize = 1024;
@@ -39,6 +40,14 @@ struct Load {
 pub(crate) struct Requests {
     answers: mpsc::UnboundedSender<Vec<u8>>,
     load: Rc<Load>,
+    tasks: [AbortHandle; 2],
+}
+
+impl Drop for Requests {
+    /// The rank is gone: nothing more is heard or said.
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(AbortHandle::abort);
+    }
 }
 
 impl Requests {
@@ -56,14 +65,14 @@ impl Requests {
         let (reader, writer) = UnixStream::from_std(socket)?.into_split();
         let (answers, queue) = mpsc::unbounded_channel();
         let load = Rc::new(Load::default());
-        tokio::task::spawn_local(write(writer, queue, Rc::clone(&load)));
+        let writing = spawn_local(write(writer, queue, Rc::clone(&load)));
         let shared = Rc::clone(&load);
-        tokio::task::spawn_local(async move {
+        let reading = spawn_local(async move {
             let end =
                 read(reader, &shared, |request, payload| heard(proc, Heard::Request(request, payload))).await;
             heard(proc, Heard::Gone(end.err()));
         });
-        Ok(Self { answers, load })
+        Ok(Self { answers, load, tasks: [writing.abort_handle(), reading.abort_handle()] })
     }
 
     /// Sends an answer; to a rank that is gone, nowhere.
@@ -112,5 +121,111 @@ async fn write(mut socket: OwnedWriteHalf, mut queue: mpsc::UnboundedReceiver<Ve
         if sent.is_err() {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rmpi_wire::rank::RankReply;
+    use std::cell::RefCell;
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream as Plain;
+    use std::time::Duration;
+    use tokio::task::LocalSet;
+
+    type Log = Rc<RefCell<Vec<Heard>>>;
+
+    /// Serves one socket while `talk` runs as the rank on a thread of its own; what was heard until the end.
+    fn serve(talk: impl FnOnce(Plain) + Send + 'static, answer: bool) -> Vec<Heard> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let (ours, theirs) = Plain::pair().unwrap();
+        let rank = std::thread::spawn(move || talk(theirs));
+        let log: Log = Rc::default();
+        let heard = Rc::clone(&log);
+        LocalSet::new().block_on(&runtime, async move {
+            let (send, mut events) = mpsc::unbounded_channel();
+            let give = move |_, heard| drop(send.send(heard));
+            let requests = Requests::serve(ProcId::first(3), ours.into(), give).unwrap();
+            loop {
+                let next = tokio::time::timeout(Duration::from_secs(20), events.recv()).await;
+                let event = next.expect("something happens").expect("the reader says the end");
+                if let (Heard::Request(request, payload), true) = (&event, answer) {
+                    requests.answer(&Reply { id: request.id, reply: RankReply::Value }, payload);
+                }
+                let end = matches!(event, Heard::Gone(_));
+                heard.borrow_mut().push(event);
+                if end {
+                    return;
+                }
+            }
+        });
+        rank.join().unwrap();
+        log.take()
+    }
+
+    fn request(id: u64, payload: &[u8]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let request = Request { id, request: RankRequest::Put { key: "k".into() } };
+        rank::encode(&request, payload, &mut bytes).unwrap();
+        bytes
+    }
+
+    #[test]
+    fn requests_are_heard_and_answered() {
+        let heard = serve(
+            |mut socket| {
+                for id in 0..3000u64 {
+                    socket.write_all(&request(id, b"value")).unwrap();
+                    let mut head = [0; 4];
+                    socket.read_exact(&mut head).unwrap();
+                    let mut answer = head.to_vec();
+                    answer.resize(4 + u32::from_le_bytes(head) as usize, 0);
+                    socket.read_exact(&mut answer[4..]).unwrap();
+                    let (reply, payload) = rank::decode::<Reply>(&mut answer).unwrap().unwrap();
+                    assert_eq!((reply.id, payload.as_slice()), (id, &b"value"[..]));
+                }
+            },
+            true,
+        );
+        assert_eq!(heard.len(), 3001);
+        assert!(matches!(heard.last(), Some(Heard::Gone(None))));
+    }
+
+    #[test]
+    fn a_rank_that_breaks_the_protocol_loses_its_socket_only() {
+        for bytes in [&[0xff; 64][..], &[0; 8], &[5, 0, 0, 0, 200, 0, 0, 0, 1]] {
+            let heard = serve(
+                move |mut socket| {
+                    socket.write_all(bytes).unwrap();
+                    // Closed on the other side, whatever that looks like from here.
+                    let _ = socket.read(&mut [0; 1]);
+                },
+                false,
+            );
+            assert!(matches!(&heard[..], [Heard::Gone(Some(_))]), "{bytes:?}: {heard:?}");
+        }
+    }
+
+    #[test]
+    fn a_rank_is_not_heard_beyond_its_open_requests() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let (ours, mut theirs) = Plain::pair().unwrap();
+        theirs.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
+        // Stops when the daemon does not read any more; nobody answers.
+        let rank = std::thread::spawn(move || while theirs.write_all(&request(1, &[0; 4000])).is_ok() {});
+        let count = LocalSet::new().block_on(&runtime, async move {
+            let (send, mut events) = mpsc::unbounded_channel();
+            let _requests =
+                Requests::serve(ProcId::first(0), ours.into(), move |_, heard| drop(send.send(heard)))
+                    .unwrap();
+            let mut count = 0;
+            while tokio::time::timeout(Duration::from_millis(600), events.recv()).await.is_ok() {
+                count += 1;
+            }
+            count
+        });
+        rank.join().unwrap();
+        assert_eq!(count, MAX_OPEN);
     }
 }

@@ -180,7 +180,7 @@ impl Launcher {
             Up::Note(text) => story.notes.push(text),
             Up::StdinCredit { bytes, .. } => story.stdin_taken += bytes,
             Up::Ended => return true,
-            Up::Gone { .. } => {}
+            Up::Gone { .. } | Up::Abort { .. } => {}
             other => panic!("{other:?}"),
         }
         false

@@ -44,6 +44,7 @@ struct RankState {
     requests: Option<Requests>,
     tail: Rc<RefCell<Tail>>,
     stderr_done: bool,
+    requests_done: bool,
     pid: i32,
     alive: bool,
 }
@@ -55,7 +56,7 @@ struct Starting {
     procs: Vec<ProcId>,
 }
 
-/// An end that waits for the rank's last words on stderr.
+/// An end that waits for the rank's last words: on stderr, and an abort in its request socket.
 struct Waiting {
     exit: RankExit,
     until: Instant,
@@ -223,13 +224,17 @@ impl Worker {
 
     /// Gives the machine an event and carries out all that follows.
     fn feed(&mut self, event: DaemonEvent) {
-        let ended = match &event {
-            DaemonEvent::Output { proc, stream: Stream::Stderr, last: true, .. } => Some(*proc),
+        let said_all = match &event {
+            DaemonEvent::Output { proc, stream: Stream::Stderr, last: true, .. } => Some((*proc, true)),
+            DaemonEvent::RankGone { proc } => Some((*proc, false)),
             _ => None,
         };
         self.pending.push_back(event);
-        if let Some(rank) = ended.and_then(|proc| self.ranks.get_mut(&proc)) {
-            rank.stderr_done = true;
+        if let Some((proc, stderr)) = said_all {
+            if let Some(rank) = self.ranks.get_mut(&proc) {
+                rank.stderr_done |= stderr;
+                rank.requests_done |= !stderr;
+            }
             self.release(false);
         }
         self.drain();
@@ -267,6 +272,7 @@ impl Worker {
             requests: Some(requests),
             tail,
             stderr_done: false,
+            requests_done: false,
             pid,
             alive: true,
         };
@@ -291,16 +297,22 @@ impl Worker {
     fn serve_requests(&self, proc: ProcId, fd: OwnedFd) -> io::Result<Requests> {
         let events = self.events.clone();
         Requests::serve(proc, fd, move |proc, heard| {
-            let _ = events.send(match heard {
+            let event = match heard {
                 Heard::Request(request, payload) => DaemonEvent::RankRequest {
                     proc,
                     id: request.id,
                     request: request.request,
                     payload: payload.into(),
                 },
-                Heard::Gone(None) => DaemonEvent::RankGone { proc },
-                Heard::Gone(Some(why)) => DaemonEvent::Note(format!("{proc}: request socket closed: {why}")),
-            });
+                Heard::Gone(why) => {
+                    if let Some(why) = why {
+                        let note = format!("{proc}: request socket closed: {why}");
+                        let _ = events.send(DaemonEvent::Note(note));
+                    }
+                    DaemonEvent::RankGone { proc }
+                }
+            };
+            let _ = events.send(event);
         })
     }
 

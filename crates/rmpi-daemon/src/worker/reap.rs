@@ -9,7 +9,8 @@ use rmpi_types::{RankEnd, RankExit};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// How long the report of an end waits for the rest of the rank's stderr, for the summary's sake.
+/// How long the report of an end waits for the rest of the rank's stderr and of its requests, which a child
+/// of the rank may hold open.
 const LAST_WORDS: Duration = Duration::from_millis(100);
 /// Between two looks for what a sweep has left.
 const SWEEP_STEP: Duration = Duration::from_millis(2);
@@ -36,7 +37,6 @@ impl Worker {
         let Some(proc) = self.by_pid.remove(&one.pid) else { return };
         let Some(rank) = self.ranks.get_mut(&proc) else { return };
         rank.alive = false;
-        rank.requests = None;
         rank.stdin = None;
         let killed = matches!(one.end, RankEnd::Signaled { signal: libc::SIGKILL, .. });
         let oom = killed && topo::cgroup::oom_kills(Path::new("/")) > self.oom_before;
@@ -61,8 +61,9 @@ impl Worker {
         }
         let now = Instant::now();
         for Waiting { mut exit, until } in std::mem::take(&mut self.waiting) {
-            let Some(rank) = self.ranks.get(&exit.proc) else { continue };
-            if all || rank.stderr_done || until <= now {
+            let Some(rank) = self.ranks.get_mut(&exit.proc) else { continue };
+            if all || (rank.stderr_done && rank.requests_done) || until <= now {
+                rank.requests = None;
                 exit.last_stderr = rank.tail.borrow().lines();
                 self.pending.push_back(DaemonEvent::RankExited(exit));
             } else {
