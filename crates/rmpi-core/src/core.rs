@@ -82,6 +82,8 @@ pub struct Core {
     pub(crate) finished_tasks: HashMap<OpId, Box<dyn Task>>,
     /// Contexts given up: from which tag on, and why.
     pub(crate) revoked: HashMap<u32, (i32, Fault)>,
+    /// Contexts whose members this rank has told so: from which tag on, whom it blames, the members.
+    pub(crate) announced: HashMap<u32, (i32, u32, Arc<[u32]>)>,
     pub(crate) self_bytes: u64,
     /// Counts completions; waiters and tasks compare it.
     pub(crate) completions: u64,
@@ -115,6 +117,7 @@ impl Core {
             tasks: Vec::new(),
             finished_tasks: HashMap::new(),
             revoked: HashMap::new(),
+            announced: HashMap::new(),
             self_bytes: 0,
             completions: 0,
             polled_at: 0,
@@ -165,6 +168,9 @@ impl Core {
             || (!self.dialling.is_empty() && self.round.is_multiple_of(4))
         {
             busy |= self.link_up();
+        }
+        if self.round.is_multiple_of(SLOW_EVERY) {
+            self.tick();
         }
         busy | self.run_tasks()
     }

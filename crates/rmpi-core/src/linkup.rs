@@ -100,8 +100,10 @@ impl Core {
 
     fn up(&mut self, peer: u32, link: Box<dyn Link>) {
         self.dialling.retain(|&p| p != peer);
-        if let Some(conn) = self.conns[peer as usize].as_mut() {
+        if let Some(mut conn) = self.conns[peer as usize].take() {
             (conn.link, conn.dial, conn.redial_at) = (Some(link), None, None);
+            self.tell_revocations(&mut conn);
+            self.conns[peer as usize] = Some(conn);
         }
         self.heat(peer);
         self.service(peer);

@@ -2,14 +2,24 @@
 //! none waits for it. Tags of such a context are used in ascending order (modulo 2^31); operations before the
 //! one that failed are not concerned.
 
+use crate::conn::Conn;
 use crate::core::Core;
 use crate::error::Fault;
 use crate::header::{Header, Kind};
 use crate::ops::{Op, OpId, State};
+use std::sync::Arc;
 
 /// Whether `tag` is `first` or comes after it, on the circle of 2^31 tags.
 fn concerned(tag: i32, first: i32) -> bool {
     (tag.wrapping_sub(first) & i32::MAX) < 1 << 30
+}
+
+/// Groups up to this size are told over new links, too.
+const SMALL_GROUP: usize = 64;
+
+fn tell(conn: &mut Conn, context: u32, first: i32, culprit: u32) {
+    let id = u64::from(culprit);
+    conn.control(&Header { context, tag: first, id, ..Header::bare(Kind::Revoke) });
 }
 
 impl Core {
@@ -22,21 +32,37 @@ impl Core {
         tag.is_none_or(|t| concerned(t, *first)).then(|| fault.clone())
     }
 
-    /// Gives up `context` from tag `first` on, blaming `culprit`: fails its operations here and tells `peers`
-    /// (ranks of the world). Repeated calls do nothing.
-    pub fn revoke(&mut self, context: u32, first: i32, culprit: u32, peers: &[u32]) {
+    /// Gives up `context` from tag `first` on, blaming `culprit`: fails its operations here and tells the other
+    /// members of `group` (ranks of the world). Who hears of it from another and calls this passes the news
+    /// on, so that nobody sees a peer leave before it knows why. In a large group only those with a link are
+    /// told at once, the others when a link comes up.
+    pub fn revoke(&mut self, context: u32, first: i32, culprit: u32, group: &Arc<[u32]>) {
         let (by, size) = (self.config.rank, self.config.size);
-        if self.revocation(context, Some(first)).is_some() {
+        if self.announced.contains_key(&context) {
             return;
         }
-        self.fail_context(context, first, &Fault::Revoked { by, culprit });
-        for &peer in peers.iter().filter(|&&p| p != by && p < size) {
-            self.ensure(peer);
-            if let Some(conn) = self.conns[peer as usize].as_mut().filter(|c| c.dead.is_none()) {
-                let id = u64::from(culprit);
-                conn.control(&Header { context, tag: first, id, ..Header::bare(Kind::Revoke) });
+        self.announced.insert(context, (first, culprit, group.clone()));
+        if self.revocation(context, Some(first)).is_none() {
+            self.fail_context(context, first, &Fault::Revoked { by, culprit });
+        }
+        for &peer in group.iter().filter(|&&p| p != by && p < size) {
+            if group.len() <= SMALL_GROUP {
+                self.ensure(peer);
+            }
+            let live = |c: &&mut Box<Conn>| c.dead.is_none() && (c.link.is_some() || c.dial.is_some());
+            if let Some(conn) = self.conns[peer as usize].as_mut().filter(live) {
+                tell(conn, context, first, culprit);
                 self.heat(peer);
                 self.service(peer);
+            }
+        }
+    }
+
+    /// Tells a peer whose link has just come up what this rank has given up.
+    pub(crate) fn tell_revocations(&self, conn: &mut Conn) {
+        for (&context, (first, culprit, group)) in &self.announced {
+            if group.contains(&conn.peer) {
+                tell(conn, context, *first, *culprit);
             }
         }
     }

@@ -131,7 +131,7 @@ fn a_revoked_context_wakes_everybody_in_it_and_nobody_else() {
     ranks(3, |me, e| {
         let ctx = |r: RecvSpec| RecvSpec { context: 4, ..r };
         match me {
-            0 => e.with(|c| c.revoke(4, 1, 2, &[0, 1, 2])),
+            0 => e.with(|c| c.revoke(4, 1, 2, &[0, 1, 2].into())),
             _ => {
                 let fault = e.recv(&ctx(from(3 - me, 1)), &mut [0; 4]).unwrap_err();
                 assert_eq!(fault, Fault::Revoked { by: 0, culprit: 2 });

@@ -1,0 +1,89 @@
+//! What a rank is told at its start, and how: the boot block, the listening socket, the daemon's stream. A
+//! local read; no exchange with anybody.
+
+use crate::error::InitError;
+use crate::inherit;
+use rmpi_core::{Directory, Endpoint};
+use rmpi_types::{NodeIdx, Rank};
+use rmpi_wire::boot::{BootBlock, ENV_RANK};
+use std::fs::File;
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::FileExt;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+
+/// Largest boot block read: 100,000 ranks on as many nodes need 25 MB.
+const MAX_BOOT: u64 = 256 << 20;
+
+/// Everything a rank needs to take its place. `World::init` gets it from the launcher; programs that run
+/// several ranks in one process (tests, simulations) may make it themselves.
+#[derive(Debug)]
+pub struct Wiring {
+    /// The rank.
+    pub rank: u32,
+    /// The boot block of its node.
+    pub boot: Arc<[u8]>,
+    /// Its listening socket, at the port that the block gives.
+    pub listener: TcpListener,
+    /// The stream to the daemon, for the key-value space.
+    pub daemon: Option<UnixStream>,
+}
+
+impl Wiring {
+    /// What the launcher left for this process; `None` when it was started without one.
+    pub(crate) fn inherited() -> Result<Option<Self>, InitError> {
+        let Some(fds) = inherit::inherited()? else { return Ok(None) };
+        let rank = std::env::var(ENV_RANK)
+            .map_err(|e| e.to_string())
+            .and_then(|v| v.parse().map_err(|_| format!("{v:?}, not a rank")))
+            .map_err(|what| InitError::Environment { name: ENV_RANK, what })?;
+        let bad = |source| InitError::Descriptor { name: "boot", source };
+        let file = File::from(fds.boot);
+        let len = file.metadata().map_err(bad)?.len();
+        if len > MAX_BOOT {
+            return Err(bad(std::io::ErrorKind::FileTooLarge.into()));
+        }
+        // Ranks share the open file: the position is not theirs to move.
+        let mut boot = vec![0; usize::try_from(len).unwrap_or(0)];
+        file.read_exact_at(&mut boot, 0).map_err(bad)?;
+        let daemon = fds.kvs.map(UnixStream::from);
+        Ok(Some(Self { rank, boot: boot.into(), listener: TcpListener::from(fds.listen), daemon }))
+    }
+}
+
+/// The boot block as the engine's endpoint table.
+pub(crate) struct Table(pub(crate) Arc<[u8]>);
+
+impl Table {
+    pub(crate) fn block(&self) -> Option<BootBlock<'_>> {
+        BootBlock::parse(&self.0).ok()
+    }
+
+    /// Node, number on it, host of a rank.
+    pub(crate) fn place(&self, rank: u32) -> Option<(NodeIdx, u32, String)> {
+        let block = self.block()?;
+        let r = block.rank(Rank(rank))?;
+        Some((r.node, r.local_rank, block.node(r.node)?.host.to_owned()))
+    }
+}
+
+impl Directory for Table {
+    fn endpoint(&self, rank: u32) -> Endpoint {
+        let found = self.block().and_then(|b| {
+            let r = b.rank(Rank(rank))?;
+            let node = b.node(r.node)?;
+            let addresses = node.addresses.iter().map(|ip| SocketAddr::new(*ip, r.port)).collect();
+            Some(Endpoint { addresses, host: node.host.to_owned() })
+        });
+        found.unwrap_or_default()
+    }
+}
+
+/// The table of a world of one.
+pub(crate) struct Alone;
+
+impl Directory for Alone {
+    fn endpoint(&self, _rank: u32) -> Endpoint {
+        Endpoint::default()
+    }
+}

@@ -1,0 +1,241 @@
+//! The blocking collectives. All members of the communicator must call them in the same order with matching
+//! arguments; where a call differs, it is an error on the ranks that notice and, soon after, on the others.
+
+use super::plans::length;
+use crate::comm::Communicator;
+use crate::datatype::Datatype;
+use crate::error::Error;
+use crate::op::Reduction;
+
+/// # Collectives
+///
+/// After an error that blames a rank ([`Error::PeerLost`], [`Error::Mismatched`], [`Error::GivenUp`]) the
+/// communicator's collectives stay unusable; messages between its living ranks go on.
+impl Communicator {
+    /// Returns when all ranks have called it.
+    ///
+    /// # Errors
+    /// [`Error::PeerLost`], [`Error::Mismatched`], [`Error::GivenUp`].
+    pub fn barrier(&self) -> Result<(), Error> {
+        self.run::<u8>(&self.plan_barrier()?, &[], &mut [])
+    }
+
+    /// Copies the root's `data` to all ranks.
+    ///
+    /// # Errors
+    /// As [`Communicator::barrier`].
+    pub fn bcast<T: Datatype>(&self, data: &mut [T], root: u32) -> Result<(), Error> {
+        self.run(&self.plan_bcast::<T>(data.len(), root)?, &[], data)
+    }
+
+    /// Combines everybody's `data` into the root's `result`; elsewhere `result` may be empty and is left
+    /// alone.
+    ///
+    /// # Errors
+    /// As [`Communicator::allreduce`].
+    pub fn reduce<T: Datatype>(
+        &self,
+        data: &[T],
+        result: &mut [T],
+        op: &impl Reduction<T>,
+        root: u32,
+    ) -> Result<(), Error> {
+        let plan = self.plan_reduce(data.len(), op, root)?;
+        if self.rank() == root {
+            length("result", data.len(), result.len())?;
+            self.run(&plan, data, result)
+        } else {
+            // The schedule may use the output on its way; the caller's is not ours to write there.
+            self.run(&plan, data, &mut [])
+        }
+    }
+
+    /// Combines everybody's `data` into everybody's `result`, with the same bits everywhere.
+    ///
+    /// # Errors
+    /// As [`Communicator::barrier`], [`Error::Length`], and [`Error::Reduction`] for an operation not defined
+    /// for the type.
+    pub fn allreduce<T: Datatype>(
+        &self,
+        data: &[T],
+        result: &mut [T],
+        op: &impl Reduction<T>,
+    ) -> Result<(), Error> {
+        length("result", data.len(), result.len())?;
+        self.run(&self.plan_allreduce(data.len(), op, false)?, data, result)
+    }
+
+    /// The same with the result in the place of the data.
+    ///
+    /// # Errors
+    /// As [`Communicator::allreduce`].
+    pub fn allreduce_in_place<T: Datatype>(
+        &self,
+        data: &mut [T],
+        op: &impl Reduction<T>,
+    ) -> Result<(), Error> {
+        self.run(&self.plan_allreduce(data.len(), op, true)?, &[], data)
+    }
+
+    /// Collects everybody's `data`, equally long, in the root's `all`, in rank order; elsewhere `all` may be
+    /// empty.
+    ///
+    /// # Errors
+    /// As [`Communicator::barrier`], and [`Error::Length`].
+    pub fn gather<T: Datatype>(&self, data: &[T], all: &mut [T], root: u32) -> Result<(), Error> {
+        let plan = self.plan_gather::<T>(data.len(), root)?;
+        if self.rank() != root {
+            return self.run(&plan, data, &mut []);
+        }
+        length("gathered buffer", data.len() * self.group.len(), all.len())?;
+        self.run(&plan, data, all)
+    }
+
+    /// Collects everybody's `data` of any length in the root's `all`, in rank order; `counts` are the lengths,
+    /// needed at the root only.
+    ///
+    /// # Errors
+    /// As [`Communicator::gather`].
+    pub fn gatherv<T: Datatype>(
+        &self,
+        data: &[T],
+        all: &mut [T],
+        counts: &[usize],
+        root: u32,
+    ) -> Result<(), Error> {
+        let plan = self.plan_gatherv::<T>(data.len(), counts, root)?;
+        if self.rank() != root {
+            return self.run(&plan, data, &mut []);
+        }
+        length("gathered buffer", counts.iter().sum(), all.len())?;
+        length("own block", counts[root as usize], data.len())?;
+        self.run(&plan, data, all)
+    }
+
+    /// Deals the root's `all` to all ranks, `data.len()` elements to each in rank order; elsewhere `all` may
+    /// be empty.
+    ///
+    /// # Errors
+    /// As [`Communicator::gather`].
+    pub fn scatter<T: Datatype>(&self, all: &[T], data: &mut [T], root: u32) -> Result<(), Error> {
+        let plan = self.plan_scatter::<T>(data.len(), root)?;
+        if self.rank() != root {
+            return self.run(&plan, &[], data);
+        }
+        length("scattered buffer", data.len() * self.group.len(), all.len())?;
+        self.run(&plan, all, data)
+    }
+
+    /// Deals the root's `all` in blocks of `counts` elements, needed at the root only, to all ranks.
+    ///
+    /// # Errors
+    /// As [`Communicator::gather`].
+    pub fn scatterv<T: Datatype>(
+        &self,
+        all: &[T],
+        counts: &[usize],
+        data: &mut [T],
+        root: u32,
+    ) -> Result<(), Error> {
+        let plan = self.plan_scatterv::<T>(data.len(), counts, root)?;
+        if self.rank() != root {
+            return self.run(&plan, &[], data);
+        }
+        length("scattered buffer", counts.iter().sum(), all.len())?;
+        length("own block", counts[root as usize], data.len())?;
+        self.run(&plan, all, data)
+    }
+
+    /// Collects everybody's `data`, equally long, in everybody's `all`, in rank order.
+    ///
+    /// # Errors
+    /// As [`Communicator::gather`].
+    pub fn allgather<T: Datatype>(&self, data: &[T], all: &mut [T]) -> Result<(), Error> {
+        self.allgatherv(data, all, &vec![data.len(); self.group.len()])
+    }
+
+    /// The same for blocks of any lengths, `counts`, known to all ranks.
+    ///
+    /// # Errors
+    /// As [`Communicator::gather`].
+    pub fn allgatherv<T: Datatype>(&self, data: &[T], all: &mut [T], counts: &[usize]) -> Result<(), Error> {
+        let plan = self.plan_allgather::<T>(counts)?;
+        length("gathered buffer", counts.iter().sum(), all.len())?;
+        length("own block", counts[self.rank() as usize], data.len())?;
+        self.run(&plan, data, all)
+    }
+
+    /// Combines everybody's `data` and leaves each rank its block, of `counts[rank]` elements.
+    ///
+    /// # Errors
+    /// As [`Communicator::allreduce`].
+    pub fn reduce_scatter<T: Datatype>(
+        &self,
+        data: &[T],
+        block: &mut [T],
+        counts: &[usize],
+        op: &impl Reduction<T>,
+    ) -> Result<(), Error> {
+        let plan = self.plan_reduce_scatter(counts, op)?;
+        length("data", counts.iter().sum(), data.len())?;
+        length("block", counts[self.rank() as usize], block.len())?;
+        self.run(&plan, data, block)
+    }
+
+    /// Gives the r-th block of `data` to rank r and collects what the ranks give in `all`, in rank order. All
+    /// blocks are equally long.
+    ///
+    /// # Errors
+    /// As [`Communicator::gather`].
+    pub fn alltoall<T: Datatype>(&self, data: &[T], all: &mut [T]) -> Result<(), Error> {
+        let each = data.len() / self.group.len();
+        length("data", each * self.group.len(), data.len())?;
+        length("gathered buffer", data.len(), all.len())?;
+        self.run(&self.plan_alltoall::<T>(each)?, data, all)
+    }
+
+    /// The same for blocks of any lengths: `out[r]` elements go to rank r, `into[r]` come from it.
+    ///
+    /// # Errors
+    /// As [`Communicator::gather`].
+    pub fn alltoallv<T: Datatype>(
+        &self,
+        data: &[T],
+        out: &[usize],
+        all: &mut [T],
+        into: &[usize],
+    ) -> Result<(), Error> {
+        let plan = self.plan_alltoallv::<T>(out, into)?;
+        length("data", out.iter().sum(), data.len())?;
+        length("gathered buffer", into.iter().sum(), all.len())?;
+        self.run(&plan, data, all)
+    }
+
+    /// Combines the `data` of the ranks up to and with this one into `result`, in rank order.
+    ///
+    /// # Errors
+    /// As [`Communicator::allreduce`].
+    pub fn scan<T: Datatype>(
+        &self,
+        data: &[T],
+        result: &mut [T],
+        op: &impl Reduction<T>,
+    ) -> Result<(), Error> {
+        length("result", data.len(), result.len())?;
+        self.run(&self.plan_scan(data.len(), op, true)?, data, result)
+    }
+
+    /// Combines the `data` of the ranks before this one into `result`, in rank order; rank 0's is left alone.
+    ///
+    /// # Errors
+    /// As [`Communicator::allreduce`].
+    pub fn exscan<T: Datatype>(
+        &self,
+        data: &[T],
+        result: &mut [T],
+        op: &impl Reduction<T>,
+    ) -> Result<(), Error> {
+        length("result", data.len(), result.len())?;
+        self.run(&self.plan_scan(data.len(), op, false)?, data, result)
+    }
+}

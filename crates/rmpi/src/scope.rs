@@ -1,0 +1,98 @@
+//! Non-blocking operations on borrowed buffers, within a scope that outlives them.
+
+use crate::comm::Communicator;
+use crate::datatype::Datatype;
+use crate::error::Error;
+use crate::p2p::{Source, Status, Tag};
+use rmpi_core::OpId;
+use std::marker::PhantomData;
+
+/// A span in which buffers are lent to operations; made by [`Communicator::scope`].
+pub struct Scope<'scope, 'env: 'scope> {
+    comm: &'env Communicator,
+    engine: &'scope rmpi_core::Scope<'scope, 'env>,
+}
+
+/// An operation on a borrowed buffer.
+#[must_use = "an operation that is not waited for is cancelled or goes on unseen when its scope ends"]
+pub struct ScopedRequest<'scope> {
+    comm: &'scope Communicator,
+    op: OpId,
+    scope: PhantomData<&'scope ()>,
+}
+
+impl Communicator {
+    /// Runs `f` with a scope for non-blocking operations on borrowed buffers:
+    ///
+    /// ```
+    /// # let world = rmpi::World::init()?;
+    /// # let comm = world.comm();
+    /// let (out, mut into) = ([1, 2, 3], [0; 3]);
+    /// comm.scope(|s| {
+    ///     let receive = s.irecv(&mut into, 0, 7)?;
+    ///     s.isend(&out, 0, 7)?.wait()?;
+    ///     receive.wait()
+    /// })?;
+    /// assert_eq!(into, out);
+    /// # Ok::<(), rmpi::Error>(())
+    /// # .map_err(Box::<dyn std::error::Error>::from)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// Operations not waited for when it ends are let go: receives are cancelled or go nowhere, sends go on
+    /// from a copy.
+    pub fn scope<'env, R>(&'env self, f: impl for<'scope> FnOnce(&Scope<'scope, 'env>) -> R) -> R {
+        self.inner.engine.scope(|engine| f(&Scope { comm: self, engine }))
+    }
+}
+
+impl<'scope> Scope<'scope, '_> {
+    /// Starts sending a borrowed buffer.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchRank`], [`Error::BadTag`]; the rest comes with the request.
+    pub fn isend<T: Datatype>(
+        &self,
+        data: &'scope [T],
+        to: u32,
+        tag: i32,
+    ) -> Result<ScopedRequest<'scope>, Error> {
+        let spec = self.comm.send_spec::<T>(to, tag)?;
+        let op = self.engine.send(spec, bytemuck::cast_slice(data));
+        Ok(ScopedRequest { comm: self.comm, op, scope: PhantomData })
+    }
+
+    /// Starts receiving into a borrowed buffer. Elements after a shorter message are unspecified afterwards.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchRank`], [`Error::BadTag`]; the rest comes with the request.
+    pub fn irecv<T: Datatype>(
+        &self,
+        data: &'scope mut [T],
+        from: impl Into<Source>,
+        tag: impl Into<Tag>,
+    ) -> Result<ScopedRequest<'scope>, Error> {
+        let spec = self.comm.recv_spec::<T>(from.into(), tag.into())?;
+        let op = self.engine.recv(&spec, bytemuck::cast_slice_mut(data));
+        Ok(ScopedRequest { comm: self.comm, op, scope: PhantomData })
+    }
+}
+
+impl ScopedRequest<'_> {
+    /// Waits for the end of the operation.
+    ///
+    /// # Errors
+    /// The operation's.
+    pub fn wait(self) -> Result<Status, Error> {
+        let (result, _) = self.comm.inner.engine.wait(self.op);
+        result.map(|s| self.comm.status(s)).map_err(Error::message)
+    }
+
+    /// Makes progress and says whether the operation is over.
+    pub fn test(&mut self) -> bool {
+        self.comm.inner.engine.with(|core| {
+            core.progress();
+            core.is_done(self.op)
+        })
+    }
+}

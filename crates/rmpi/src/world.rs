@@ -1,0 +1,292 @@
+//! The world: this rank's engine, where everybody is, the key-value space, beginning and end.
+
+use crate::boot::{Alone, Table, Wiring};
+use crate::comm::Communicator;
+use crate::error::{Error, InitError};
+use crate::kvs::Kvs;
+use rmpi_coll::select::{Layout, Overrides, Selector};
+use rmpi_core::{Config, Engine};
+use rmpi_net::{Acceptor, JobKey};
+use rmpi_types::Rank;
+use rmpi_wire::boot::BootBlock;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// Time for messages under way when the world ends.
+const FINISH: Duration = Duration::from_secs(30);
+
+pub(crate) struct Inner {
+    pub(crate) engine: Engine,
+    pub(crate) rank: u32,
+    pub(crate) size: u32,
+    table: Option<Table>,
+    kvs: Mutex<Kvs>,
+    /// First context number that no communicator of this rank uses; communicators use pairs.
+    pub(crate) next_context: Mutex<u32>,
+    /// Collective calls made so far, by context: clones of a communicator share it.
+    pub(crate) calls: Mutex<HashMap<u32, u32>>,
+    /// Scratch memory of past collectives, for the next.
+    pub(crate) scratch: Mutex<Vec<Vec<u64>>>,
+    overrides: Overrides,
+    over: AtomicBool,
+}
+
+impl Inner {
+    /// Chooses algorithms for a communicator of these ranks of the world.
+    pub(crate) fn selector(&self, group: &[u32]) -> Selector {
+        let block = self.table.as_ref().and_then(Table::block);
+        let nodes = block.map_or(1, |b| {
+            let mut nodes: Vec<u32> = group.iter().filter_map(|&r| Some(b.rank(Rank(r))?.node.0)).collect();
+            nodes.sort_unstable();
+            nodes.dedup();
+            nodes.len()
+        });
+        let ranks = u32::try_from(group.len()).unwrap_or(u32::MAX);
+        let nodes = u32::try_from(nodes).unwrap_or(ranks);
+        let mut selector = Selector::new(Layout { ranks, nodes });
+        // Ranks of one node talk over TCP too.
+        selector.costs.inside = selector.costs.between;
+        selector.overrides = self.overrides;
+        selector
+    }
+}
+
+/// The algorithms named in the environment.
+fn overrides() -> Result<Overrides, InitError> {
+    let mut overrides = Overrides::default();
+    for variable in Overrides::VARIABLES {
+        if let Ok(value) = std::env::var(variable) {
+            overrides.set(variable, &value)?;
+        }
+    }
+    Ok(overrides)
+}
+
+/// All ranks of the job, seen from this one. Dropping it finishes in good order unless the thread panics.
+pub struct World {
+    inner: Arc<Inner>,
+    comm: Communicator,
+}
+
+impl std::fmt::Debug for World {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "World(rank {} of {})", self.rank(), self.size())
+    }
+}
+
+impl World {
+    /// Takes this process's place in the job. A local read of what the launcher left; connections are made on
+    /// first use. Without a launcher: rank 0 of 1.
+    ///
+    /// # Errors
+    /// [`InitError`], when called twice in a launched process or when what the launcher left is not usable.
+    pub fn init() -> Result<Self, InitError> {
+        match Wiring::inherited()? {
+            Some(wiring) => Self::with_wiring(wiring),
+            None => Self::alone(),
+        }
+    }
+
+    /// A world of one.
+    fn alone() -> Result<Self, InitError> {
+        let config = Config {
+            rank: 0,
+            size: 1,
+            namespace: 0,
+            epoch: 0,
+            key: JobKey::new(&[0; 32]),
+            oversubscribed: false,
+        };
+        let engine = Engine::new(config, Box::new(Alone), None).map_err(InitError::System)?;
+        let kvs = Kvs::Alone(HashMap::new());
+        Ok(Self::from_parts(engine, 0, 1, None, kvs, overrides()?))
+    }
+
+    /// Takes a place described by hand; see [`Wiring`].
+    ///
+    /// # Errors
+    /// [`InitError`] when the parts do not fit.
+    pub fn with_wiring(wiring: Wiring) -> Result<Self, InitError> {
+        let Wiring { rank, boot, listener, daemon } = wiring;
+        let block = BootBlock::parse(&boot).map_err(InitError::Boot)?;
+        let size = block.size();
+        if block.rank(Rank(rank)).is_none() {
+            return Err(InitError::Rank { rank, size });
+        }
+        let (namespace, epoch) = block.namespace();
+        let key = JobKey::new(&block.key());
+        let config = Config {
+            rank,
+            size,
+            namespace: namespace.0,
+            epoch: epoch.0,
+            key: key.clone(),
+            oversubscribed: block.oversubscribed(),
+        };
+        let acceptor = Acceptor::new(vec![listener], key, namespace.0, epoch.0, rank)
+            .map_err(|source| InitError::Descriptor { name: "listen", source })?;
+        let engine =
+            Engine::new(config, Box::new(Table(boot.clone())), Some(acceptor)).map_err(InitError::System)?;
+        let kvs = Kvs::new(daemon).map_err(|e| InitError::System(std::io::Error::other(e)))?;
+        Ok(Self::from_parts(engine, rank, size, Some(Table(boot)), kvs, overrides()?))
+    }
+
+    fn from_parts(
+        engine: Engine,
+        rank: u32,
+        size: u32,
+        table: Option<Table>,
+        kvs: Kvs,
+        overrides: Overrides,
+    ) -> Self {
+        let inner = Arc::new(Inner {
+            engine,
+            rank,
+            size,
+            table,
+            kvs: Mutex::new(kvs),
+            next_context: Mutex::new(2),
+            calls: Mutex::new(HashMap::new()),
+            scratch: Mutex::new(Vec::new()),
+            overrides,
+            over: AtomicBool::new(false),
+        });
+        Self { comm: Communicator::world(inner.clone()), inner }
+    }
+
+    /// This rank, `0..size`.
+    #[must_use]
+    pub fn rank(&self) -> u32 {
+        self.inner.rank
+    }
+
+    /// Ranks of the job.
+    #[must_use]
+    pub fn size(&self) -> u32 {
+        self.inner.size
+    }
+
+    /// The communicator of all ranks.
+    #[must_use]
+    pub fn comm(&self) -> &Communicator {
+        &self.comm
+    }
+
+    /// Nodes of the job: places whose ranks could share memory.
+    #[must_use]
+    pub fn nodes(&self) -> u32 {
+        self.inner.table.as_ref().and_then(Table::block).map_or(1, |b| b.nodes())
+    }
+
+    /// The node of `rank`, `0..nodes`; `None` outside the world.
+    #[must_use]
+    pub fn node_of(&self, rank: u32) -> Option<u32> {
+        match &self.inner.table {
+            Some(t) => t.place(rank).map(|(node, _, _)| node.0),
+            None => (rank == 0).then_some(0),
+        }
+    }
+
+    /// The host of `rank` as the user named it (`localhost` in a world of one); `None` outside the world.
+    #[must_use]
+    pub fn host_of(&self, rank: u32) -> Option<String> {
+        match &self.inner.table {
+            Some(t) => t.place(rank).map(|(_, _, host)| host),
+            None => (rank == 0).then(|| "localhost".into()),
+        }
+    }
+
+    /// This rank's number among those of its node.
+    #[must_use]
+    pub fn local_rank(&self) -> u32 {
+        self.inner.table.as_ref().and_then(|t| t.place(self.rank())).map_or(0, |(_, local, _)| local)
+    }
+
+    /// Ranks on this rank's node.
+    #[must_use]
+    pub fn local_size(&self) -> u32 {
+        let ranks = self.inner.table.as_ref().and_then(Table::block).and_then(|b| {
+            let node = b.rank(Rank(self.rank()))?.node;
+            Some(b.node(node)?.ranks)
+        });
+        ranks.unwrap_or(1)
+    }
+
+    /// The transport to `peer`: `tcp`, or `self`. `None` outside the world.
+    #[must_use]
+    pub fn rail(&self, peer: u32) -> Option<&'static str> {
+        match peer {
+            p if p >= self.size() => None,
+            p if p == self.rank() => Some("self"),
+            _ => Some("tcp"),
+        }
+    }
+
+    fn kvs<R>(&self, f: impl FnOnce(&mut Kvs, &Engine) -> R) -> R {
+        f(&mut self.inner.kvs.lock().unwrap_or_else(PoisonError::into_inner), &self.inner.engine)
+    }
+
+    /// Puts a value under this rank's name: visible to its node at once, to all after the next fence, and to
+    /// a waiting [`World::get`] as soon as it arrives there.
+    ///
+    /// # Errors
+    /// [`Error::Kvs`] when key or value are too large (512 bytes, 4 MiB) or the daemon is gone.
+    pub fn put(&self, key: &str, value: &[u8]) -> Result<(), Error> {
+        self.kvs(|k, e| k.put(key, value, e))
+    }
+
+    /// The value that `rank` put, waiting for it up to `limit`; `None` when it did not come.
+    ///
+    /// # Errors
+    /// [`Error::Kvs`] when the daemon or that rank is gone, [`Error::NoSuchRank`].
+    pub fn get(&self, rank: u32, key: &str, limit: Duration) -> Result<Option<Vec<u8>>, Error> {
+        if rank >= self.size() {
+            return Err(Error::NoSuchRank { rank, size: self.size() });
+        }
+        self.kvs(|k, e| k.get(rank, key, limit, e))
+    }
+
+    /// Waits until every rank has called it as often as this one; all they have put is visible then.
+    ///
+    /// # Errors
+    /// [`Error::Kvs`] when a rank or the daemon is lost.
+    pub fn fence(&self) -> Result<(), Error> {
+        self.kvs(Kvs::fence)
+    }
+
+    /// Stops the whole job with this exit code and ends this process.
+    pub fn abort(&self, code: i32, message: &str) -> ! {
+        // Without a daemon to tell, ending with the code is all there is.
+        let _ = self.kvs(|k, _| k.abort(code, message));
+        std::process::exit(code)
+    }
+
+    /// Ends in good order: what was sent is delivered, peers and daemon are told. Dropping does the same but
+    /// cannot report.
+    ///
+    /// # Errors
+    /// [`Error::Undelivered`] when a peer did not take its messages within 30 s, [`Error::Kvs`].
+    pub fn finalize(self) -> Result<(), Error> {
+        self.end()
+    }
+
+    fn end(&self) -> Result<(), Error> {
+        if self.inner.over.swap(true, Ordering::SeqCst) {
+            return Ok(());
+        }
+        let delivered = self.inner.engine.finish(FINISH);
+        self.kvs(Kvs::finalize)?;
+        if delivered { Ok(()) } else { Err(Error::Undelivered) }
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            // Nobody is left to tell; who wants to know calls `finalize`.
+            let _ = self.end();
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! Ranks as threads: worlds wired by hand over loopback, with boot blocks as the daemon makes them.
+#![allow(
+    dead_code,
+    missing_docs,
+    unreachable_pub,
+    reason = "shared by several test programs, each using a part"
+)]
+
+use rmpi::{Wiring, World};
+use rmpi_types::launch::{NodeEndpoints, StdioKind};
+use rmpi_types::{EndpointTable, JobId, NodeIdx, NodeLaunch, ProcId, Rank, RankEndpoint};
+use std::net::{IpAddr, Ipv4Addr, TcpListener};
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+/// Boot block and listeners of `n` ranks, two a node, node k at 127.0.0.(2+k).
+pub fn wire_up(n: u32) -> (Vec<u8>, Vec<TcpListener>) {
+    let nodes = n.div_ceil(2);
+    let mut listeners = Vec::new();
+    let blocks = (0..nodes).map(|node| {
+        let ip = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2 + u8::try_from(node % 200).unwrap()));
+        let ranks = (2 * node..(2 * node + 2).min(n)).map(|rank| {
+            let listener = TcpListener::bind((ip, 0)).unwrap();
+            let port = listener.local_addr().unwrap().port();
+            listeners.push(listener);
+            RankEndpoint { rank: Rank(rank), port }
+        });
+        let ranks = ranks.collect();
+        let host = format!("node{node}");
+        NodeEndpoints { node: NodeIdx(node), host, addresses: vec![ip], ranks, spare_port: None }
+    });
+    let table = EndpointTable { nodes: blocks.collect() };
+    let launch = NodeLaunch {
+        job: JobId([5; 16]),
+        ns: ProcId::first(0),
+        node: NodeIdx(0),
+        nodes,
+        size: n,
+        universe: n,
+        host: "node0".into(),
+        apps: Vec::new(),
+        ranks: Vec::new(),
+        layout: Vec::new(),
+        reached_at: None,
+        ifaces: Vec::new(),
+        port_range: None,
+        key: [9; 32],
+        oversubscribed: true,
+        stdio: StdioKind::Pipe,
+        kill_grace_ms: 0,
+        drain_ms: 0,
+        output_credit: 0,
+    };
+    (rmpi_wire::boot::build(&launch, &table).unwrap(), listeners)
+}
+
+/// The worlds of `n` ranks.
+pub fn worlds(n: u32) -> Vec<World> {
+    let (boot, listeners) = wire_up(n);
+    let boot: Arc<[u8]> = boot.into();
+    let world = |(rank, listener)| {
+        World::with_wiring(Wiring { rank, boot: boot.clone(), listener, daemon: None }).unwrap()
+    };
+    (0..n).zip(listeners).map(world).collect()
+}
+
+/// Runs `f` as every rank on its own thread, within a minute; the results by rank.
+pub fn ranks<R: Send + 'static>(n: u32, f: impl Fn(World) -> R + Send + Sync + 'static) -> Vec<R> {
+    let f = Arc::new(f);
+    let (tx, rx) = mpsc::channel();
+    for world in worlds(n) {
+        let (f, tx) = (f.clone(), tx.clone());
+        std::thread::spawn(move || {
+            let rank = world.rank();
+            tx.send((rank, f(world))).unwrap();
+        });
+    }
+    drop(tx);
+    let mut results: Vec<Option<R>> = (0..n).map(|_| None).collect();
+    for _ in 0..n {
+        let (rank, r) = rx.recv_timeout(Duration::from_secs(60)).expect("a rank failed or hangs");
+        results[rank as usize] = Some(r);
+    }
+    results.into_iter().map(Option::unwrap).collect()
+}
