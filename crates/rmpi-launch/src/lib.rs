@@ -1,1 +1,70 @@
-//! rmpi-launch
+//! The embeddable launcher: build a [`Job`], start it, follow its typed [`Event`]s, get its [`Outcome`],
+//! cancel it. `rmpirun` is a thin shell around this crate.
+//!
+//! A job runs on a thread of its own; nothing here needs an async runtime. The daemon that runs on every node
+//! comes from a [`DaemonSource`]; with [`DaemonSource::ThisExecutable`] one binary is enough:
+//!
+//! ```
+//! use rmpi_launch::{DaemonSource, Delivery, Event, Job};
+//!
+//! rmpi_launch::daemon_if_asked(); // first thing in main: this executable is the daemon too
+//! let mut running = Job::builder()
+//!     .program("echo")
+//!     .args(["hello"])
+//!     .ranks(2)
+//!     .oversubscribe()
+//!     .output(Delivery::Events)
+//!     .daemon(DaemonSource::ThisExecutable)
+//!     .build()?
+//!     .start()?;
+//! let mut lines = 0;
+//! for event in running.events() {
+//!     if let Event::Output { bytes, .. } = event {
+//!         lines += bytes.iter().filter(|&&b| b == b'\n').count();
+//!     }
+//! }
+//! let outcome = running.wait();
+//! assert!(outcome.success(), "{}", outcome.report());
+//! assert_eq!(lines, 2);
+//! # Ok::<(), rmpi_launch::StartError>(())
+//! ```
+//!
+//! Inside: [`report`] renders what a user reads; the driver owns all sockets, pipes and timers and runs the
+//! state machine of `rmpi-control`; reaching hosts, planning and output have a module each.
+
+pub mod bootstrap;
+mod clock;
+mod driver;
+mod event;
+mod hosts;
+mod image;
+mod input;
+mod job;
+mod outcome;
+mod plan;
+mod reach;
+pub mod report;
+mod running;
+mod sink;
+mod view;
+
+pub use event::{Event, Stream};
+pub use image::DaemonSource;
+pub use input::Input;
+pub use job::{Job, JobBuilder, StartError};
+pub use outcome::{HostResult, HostState, Outcome};
+pub use plan::preview;
+pub use rmpi_types as types;
+pub use running::{Control, EventStream, Running};
+pub use sink::Delivery;
+pub use view::{NodeView, PlanView};
+
+/// Becomes the per-node daemon and never returns, if this process was started as one by
+/// [`DaemonSource::ThisExecutable`]. Call it first in `main`, before any thread is started.
+pub fn daemon_if_asked() {
+    let mut args = std::env::args_os().skip(1);
+    if args.next().is_some_and(|word| word == rmpi_daemon::HIDDEN_WORD) {
+        let ended_well = rmpi_daemon::main(args) == std::process::ExitCode::SUCCESS;
+        std::process::exit(if ended_well { 0 } else { types::exit::INTERNAL.into() });
+    }
+}

@@ -1,0 +1,323 @@
+//! The driver of [`JobMachine`]: owns sockets, pipes, timers, sinks and standard input; feeds what happens
+//! with the time, carries out what the machine decides. It decides nothing about the job itself.
+
+mod actions;
+mod input;
+mod link;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use input::Input;
+pub(crate) use link::Channel;
+
+use crate::event::{Event, Events};
+use crate::job::Config;
+use crate::outcome::{HostResult, HostState, Outcome};
+use crate::plan::Planned;
+use crate::reach::{self, Target};
+use crate::sink::{Delivery, Hosts, SinkEvent, Sinks};
+use crate::{hosts, input::Source};
+use input::FromLink;
+use link::Link;
+use rmpi_control::{HostEntry, JobAction, JobEvent, JobMachine, JobPolicy, LinkId, Time};
+use rmpi_types::outcome::{Cause, JobOutcome};
+use rmpi_types::{NodeIdx, RankSet};
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+/// Frames between the reading tasks and the driver.
+const FRAMES_QUEUED: usize = 256;
+/// Inputs taken before actions and timers are looked at again.
+const INPUTS_AT_ONCE: usize = 64;
+/// How long the last frames may take to be written after the job's end.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// One job being run.
+pub(super) struct Driver {
+    machine: JobMachine,
+    start: Instant,
+    config: Arc<Config>,
+    targets: Vec<Target>,
+    hosts: Vec<HostResult>,
+    links: HashMap<LinkId, Link>,
+    reached_at: HashMap<NodeIdx, Option<IpAddr>>,
+    link_ends: usize,
+    sinks: Sinks,
+    stdin: Source,
+    events: Events,
+    rank_hosts: Hosts,
+    placement: Vec<(NodeIdx, RankSet)>,
+    notes: Vec<String>,
+    actions: Vec<JobAction>,
+    control: mpsc::UnboundedSender<Input>,
+    frames: mpsc::Sender<Input>,
+    reaching: JoinSet<()>,
+    done: Option<JobOutcome>,
+}
+
+/// Both queues' reading ends.
+struct Inbox {
+    control: mpsc::UnboundedReceiver<Input>,
+    frames: mpsc::Receiver<Input>,
+}
+
+/// Runs a job to its end.
+pub(crate) async fn run(
+    config: Arc<Config>,
+    events: Events,
+    control: mpsc::UnboundedSender<Input>,
+    control_inbox: mpsc::UnboundedReceiver<Input>,
+) -> Outcome {
+    run_with(config, events, control, control_inbox, reach::start).await
+}
+
+/// What starts reaching all hosts: one task a host.
+type Reach =
+    fn(&Arc<Config>, &[Target], &mpsc::UnboundedSender<Input>, deadline: Instant) -> Vec<reach::Task>;
+
+async fn run_with(
+    config: Arc<Config>,
+    events: Events,
+    control: mpsc::UnboundedSender<Input>,
+    control_inbox: mpsc::UnboundedReceiver<Input>,
+    reach: Reach,
+) -> Outcome {
+    let targets = match reach::targets(&config) {
+        Ok(targets) => targets,
+        Err(what) => return refused(what),
+    };
+    if let Err(what) = hosts::raise_nofile(targets.len()) {
+        return refused(what);
+    }
+    let (frames, frames_inbox) = mpsc::channel(FRAMES_QUEUED);
+    let mut inbox = Inbox { control: control_inbox, frames: frames_inbox };
+    let mut driver = Driver::new(config, targets, events, control, frames);
+    driver.reach(reach);
+    while driver.done.is_none() {
+        driver.step(&mut inbox).await;
+        driver.act().await;
+    }
+    driver.finish(&mut inbox).await
+}
+
+/// A job that cannot even begin.
+fn refused(message: String) -> Outcome {
+    let cause = Cause::Plan { code: rmpi_types::exit::USAGE, message };
+    Outcome { job: ended(cause), hosts: Vec::new(), notes: Vec::new(), placement: Vec::new() }
+}
+
+pub(crate) fn ended(cause: Cause) -> JobOutcome {
+    JobOutcome { cause, also: Vec::new(), failed_after_us: None, stopped: Vec::new(), unknown: Vec::new() }
+}
+
+impl Driver {
+    fn new(
+        config: Arc<Config>,
+        targets: Vec<Target>,
+        events: Events,
+        control: mpsc::UnboundedSender<Input>,
+        frames: mpsc::Sender<Input>,
+    ) -> Self {
+        let spec = &config.spec;
+        let start = Instant::now();
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let policy = JobPolicy {
+            limits: spec.limits,
+            on_failure: spec.on_failure,
+            min_hosts: spec.reach.min_hosts,
+            stdin: spec.stdin.clone(),
+            ignore_broken_pipe: spec.output.ignore_broken_pipe,
+            wall_at_zero_us: u64::try_from(wall.as_micros()).unwrap_or(u64::MAX),
+        };
+        let entry = |t: &Target| HostEntry { name: t.host.name.clone(), parent: None };
+        let machine = JobMachine::new(policy, targets.iter().map(entry).collect(), Time::ZERO);
+        let result = |t: &Target| HostResult {
+            name: t.host.name.clone(),
+            state: HostState::Unused,
+            elapsed: Duration::ZERO,
+            tries: 1,
+        };
+        let rank_hosts = Hosts::default();
+        let to_driver = control.clone();
+        let notify = Arc::new(move |event: SinkEvent| drop(to_driver.send(Input::Sink(event))));
+        let to_driver = control.clone();
+        let answer = Box::new(move |bytes| {
+            drop(to_driver.send(match bytes {
+                Some(bytes) => Input::Stdin(bytes),
+                None => Input::StdinEof,
+            }));
+        });
+        let sinks =
+            Sinks::new(spec.output.clone(), config.delivery, rank_hosts.clone(), notify, events.clone());
+        Self {
+            machine,
+            start,
+            hosts: targets.iter().map(result).collect(),
+            links: HashMap::new(),
+            reached_at: HashMap::new(),
+            link_ends: 0,
+            sinks,
+            stdin: Source::new(config.input.clone(), answer),
+            events,
+            rank_hosts,
+            placement: Vec::new(),
+            notes: Vec::new(),
+            actions: Vec::new(),
+            control,
+            frames,
+            reaching: JoinSet::new(),
+            done: None,
+            config,
+            targets,
+        }
+    }
+
+    fn now(&self) -> Time {
+        Time(self.start.elapsed())
+    }
+
+    fn feed(&mut self, event: JobEvent) {
+        let now = self.now();
+        self.machine.on(now, event, &mut self.actions);
+    }
+
+    /// Starts reaching all hosts.
+    fn reach(&mut self, start: Reach) {
+        let deadline = self.start + self.launch_limit();
+        for task in start(&self.config, &self.targets, &self.control, deadline) {
+            self.reaching.spawn(task);
+        }
+    }
+
+    /// 60 s and 0.1 s a host unless the user says otherwise.
+    fn launch_limit(&self) -> Duration {
+        let hosts = u32::try_from(self.targets.len()).unwrap_or(u32::MAX);
+        let default = Duration::from_secs(60) + Duration::from_millis(100).saturating_mul(hosts);
+        self.config.spec.limits.launch.unwrap_or(default)
+    }
+
+    /// Waits for the next thing to happen and feeds it, with what else is there already.
+    async fn step(&mut self, inbox: &mut Inbox) {
+        let due = self.machine.next_timer().map(|t| self.start + t.0);
+        let timer = async {
+            match due {
+                Some(due) => tokio::time::sleep_until(due.into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            Some(input) = inbox.control.recv() => self.take(input),
+            () = timer => self.feed(JobEvent::Tick),
+            Some(input) = inbox.frames.recv() => self.take(input),
+        }
+        for _ in 0..INPUTS_AT_ONCE {
+            let Ok(input) = inbox.control.try_recv().or_else(|_| inbox.frames.try_recv()) else { break };
+            self.take(input);
+        }
+    }
+
+    fn take(&mut self, input: Input) {
+        match input {
+            Input::Link(link, FromLink::Frame(frame)) => self.feed(JobEvent::Frame { link, frame }),
+            Input::Link(link, FromLink::Eof(what)) => {
+                self.link_ends += 1;
+                self.feed(JobEvent::LinkEof { link, what });
+            }
+            Input::Reaching { node, stage, tries, last } => {
+                self.hosts[node.0 as usize].tries = tries;
+                self.feed(JobEvent::Reaching { node, stage, last: last.map(Box::new) });
+            }
+            Input::Up { node, channel } => self.up(node, *channel),
+            Input::GiveUp { node, fault } => self.feed(JobEvent::LaunchFailed { node, fault }),
+            Input::Sink(SinkEvent::Written { proc, stream, bytes }) => {
+                if bytes > 0 {
+                    self.feed(JobEvent::Written { proc, stream, bytes });
+                }
+            }
+            Input::Sink(SinkEvent::Failed { console, error }) => self.sink_failed(console, &error),
+            Input::Stdin(bytes) => self.feed(JobEvent::Stdin(bytes)),
+            Input::StdinEof => self.feed(JobEvent::StdinEof),
+            Input::Signal(signal) => self.feed(JobEvent::Signal(signal)),
+            Input::Cancel => self.feed(JobEvent::Cancel),
+        }
+    }
+
+    /// One link a host; its number is the host's.
+    fn up(&mut self, node: NodeIdx, channel: Channel) {
+        let (id, kind) = (LinkId(node.0), channel.kind);
+        self.reached_at.insert(node, channel.reached_at);
+        self.links.insert(id, Link::start(id, channel, self.frames.clone()));
+        self.feed(JobEvent::LinkUp { link: id, node, kind });
+    }
+
+    /// A reader that went away ends the job quietly; any other failure of our stdout or a file is told first.
+    /// Nobody reading stderr is nobody's failure.
+    fn sink_failed(&mut self, console: bool, error: &std::io::Error) {
+        let gone = error.kind() == std::io::ErrorKind::BrokenPipe;
+        if self.config.delivery == Delivery::Inherit && gone && !console {
+            return;
+        }
+        if !gone {
+            self.note(format!("output cannot be written: {error}"));
+        }
+        self.feed(JobEvent::BrokenPipe);
+    }
+
+    fn note(&mut self, text: String) {
+        if !self.notes.contains(&text) {
+            self.events.send(Event::Note(text.clone()));
+            self.notes.push(text);
+        }
+    }
+
+    fn planned(&mut self, planned: Planned) -> Vec<(NodeIdx, rmpi_types::NodeLaunch)> {
+        let name = |(node, ranks): &(NodeIdx, RankSet)| {
+            (self.targets[node.0 as usize].host.name.clone(), ranks.clone())
+        };
+        self.rank_hosts.set(planned.placement.iter().map(name).collect());
+        self.placement = planned.placement;
+        self.events.send(Event::Planned(Box::new(planned.view)));
+        planned.launches
+    }
+
+    /// Says goodbye to the daemons and makes the outcome. Every output byte was accounted for before.
+    async fn finish(mut self, inbox: &mut Inbox) -> Outcome {
+        self.reaching.abort_all();
+        let untaken = self.machine.stdin_untaken();
+        self.stdin.give_back(untaken);
+        let open = self.links.values().filter(|l| !l.durable).count();
+        let links = std::mem::take(&mut self.links);
+        let already = self.link_ends;
+        let farewell = async {
+            for link in links.values() {
+                link.flush().await;
+            }
+            drop(links);
+            let mut left = open.saturating_sub(already);
+            while left > 0 {
+                match inbox.frames.recv().await {
+                    Some(Input::Link(_, FromLink::Eof(_))) => left -= 1,
+                    Some(_) => {}
+                    None => return,
+                }
+            }
+        };
+        if tokio::time::timeout(FAREWELL, farewell).await.is_err() {
+            tracing::debug!("a daemon did not close its stream in time");
+        }
+        let job = self.done.take().unwrap_or_else(|| ended(Cause::Internal("no outcome".into())));
+        if let Cause::Launch(faults) = &job.cause {
+            for (node, fault) in faults {
+                if let Some(host) = self.hosts.get_mut(node.0 as usize) {
+                    host.state = HostState::Failed(fault.clone());
+                }
+            }
+        }
+        Outcome { job, hosts: self.hosts, notes: self.notes, placement: self.placement }
+    }
+}

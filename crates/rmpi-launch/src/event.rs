@@ -1,0 +1,97 @@
+//! What an embedder can follow of a running job.
+
+use crate::sink::Receipt;
+use crate::view::PlanView;
+use bytes::Bytes;
+use rmpi_types::{LaunchFault, NodeIdx, ProcId, RankExit};
+pub use rmpi_wire::msg::Stream;
+use std::sync::mpsc;
+use std::time::Duration;
+
+/// Something that happened in a job, in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A host's daemon has reported.
+    HostUp {
+        /// The host.
+        node: NodeIdx,
+        /// Its name as the user wrote it.
+        host: String,
+        /// Since the start of the launch.
+        elapsed: Duration,
+    },
+    /// A host could not be used.
+    HostFailed {
+        /// The host.
+        node: NodeIdx,
+        /// Its name as the user wrote it.
+        host: String,
+        /// Where it stopped and why.
+        fault: LaunchFault,
+    },
+    /// All hosts have reported and every rank has its place.
+    Planned(Box<PlanView>),
+    /// A rank runs.
+    RankStarted {
+        /// The rank's process.
+        proc: ProcId,
+        /// Its node.
+        node: NodeIdx,
+        /// Its pid there.
+        pid: u32,
+    },
+    /// Output, only under [`crate::Delivery::Events`]: whole lines but for overlong ones and a last one
+    /// without newline. Never empty but at a stream's end.
+    Output {
+        /// The writer.
+        proc: ProcId,
+        /// Which stream.
+        stream: Stream,
+        /// The bytes.
+        bytes: Bytes,
+    },
+    /// A rank ended and all its output was delivered before this event.
+    RankExited(RankExit),
+    /// A host was lost while ranks ran.
+    NodeLost {
+        /// The host.
+        node: NodeIdx,
+        /// What was seen.
+        what: String,
+    },
+    /// The remaining ranks are being stopped.
+    Stopping {
+        /// Why, for a user.
+        why: String,
+        /// Killed without grace.
+        force: bool,
+    },
+    /// One line for the user.
+    Note(String),
+}
+
+pub(crate) type Sent = (Event, Option<Receipt>);
+
+/// The driver's end of the event stream. Nothing is kept for an embedder that has dropped its end.
+#[derive(Clone)]
+pub(crate) struct Events(Option<mpsc::Sender<Sent>>);
+
+impl Events {
+    pub(crate) fn channel() -> (Self, mpsc::Receiver<Sent>) {
+        let (tx, rx) = mpsc::channel();
+        (Self(Some(tx)), rx)
+    }
+
+    pub(crate) fn send(&self, event: Event) {
+        if let Some(tx) = &self.0 {
+            let _ = tx.send((event, None));
+        }
+    }
+
+    /// An output event: its receipt is dropped when the embedder takes it, or at once if there is none.
+    pub(crate) fn output(&self, event: Event, receipt: Receipt) {
+        if let Some(tx) = &self.0 {
+            let _ = tx.send((event, Some(receipt)));
+        }
+    }
+}

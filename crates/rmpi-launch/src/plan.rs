@@ -1,0 +1,231 @@
+//! From reports to what each node is told to start: the planner's placement, the forwarded environment, the
+//! job's id and key. Two names of one node become one node whose slots add up; its second daemon is told to
+//! finish.
+
+use crate::job::Config;
+use crate::reach::Target;
+use crate::view::PlanView;
+use ring::rand::{SecureRandom as _, SystemRandom};
+use rmpi_control::PlanFault;
+use rmpi_types::env::{explicit_env, forward_env};
+use rmpi_types::launch::{AppLaunch, StdioKind};
+use rmpi_types::spec::{App, Host, JobSpec, Slots, Stdin};
+use rmpi_types::{JobId, NodeId, NodeIdx, NodeLaunch, NodeReport, ProcId, RankLaunch, RankSet, Topology};
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::io::IsTerminal as _;
+use std::net::IpAddr;
+
+/// Output bytes of all streams that may be on their way at once, shared among the streams.
+const OUTPUT_IN_FLIGHT: u32 = 64 << 20;
+/// Least of it a stream gets: two of the longest lines that are kept whole.
+const OUTPUT_CREDIT_MIN: u32 = 128 << 10;
+/// Most of it a stream gets.
+const OUTPUT_CREDIT_MAX: u32 = 1 << 20;
+
+/// A placed job.
+pub(crate) struct Planned {
+    /// What each used host starts.
+    pub(crate) launches: Vec<(NodeIdx, NodeLaunch)>,
+    /// Ranks a host.
+    pub(crate) placement: Vec<(NodeIdx, RankSet)>,
+    /// Ranks in all.
+    pub(crate) size: u32,
+    /// For display.
+    pub(crate) view: PlanView,
+}
+
+/// The plan as far as it can be made without asking any host: one of unknown size counts as one slot for
+/// each rank its line promises, else as one.
+///
+/// # Errors
+/// The planner's words.
+pub fn preview(spec: &JobSpec) -> Result<PlanView, String> {
+    let cpus = |host: Option<&Host>| match host.map(|h| h.slots) {
+        Some(Slots::Count(n)) => n.max(1),
+        Some(Slots::Auto) => 1,
+        None => std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(1)),
+    };
+    let indices = 0..spec.hosts.len().max(1);
+    let facts = indices.map(|i| rmpi_plan::NodeFacts {
+        hosts: vec![i],
+        local: spec.hosts.get(i).is_none_or(|h| crate::hosts::is_this_machine(h, &spec.reach)),
+        topology: Topology::flat(cpus(spec.hosts.get(i))),
+    });
+    let facts: Vec<rmpi_plan::NodeFacts> = facts.collect();
+    let plan = rmpi_plan::place(spec, &facts).map_err(|e| e.to_string())?;
+    let names = match spec.hosts.as_slice() {
+        [] => vec![crate::hosts::own_name()],
+        hosts => hosts.iter().map(|h| h.name.clone()).collect(),
+    };
+    Ok(PlanView::new(&plan, names))
+}
+
+/// Nodes that reported, each with the hosts that are names of it; the first host has the daemon we keep.
+fn nodes(reports: &[(NodeIdx, NodeReport)]) -> Vec<(Vec<NodeIdx>, &NodeReport)> {
+    let mut at: HashMap<&NodeId, usize> = HashMap::new();
+    let mut nodes: Vec<(Vec<NodeIdx>, &NodeReport)> = Vec::new();
+    for (host, report) in reports {
+        let i = *at.entry(&report.id).or_insert_with(|| {
+            nodes.push((Vec::new(), report));
+            nodes.len() - 1
+        });
+        nodes[i].0.push(*host);
+    }
+    nodes
+}
+
+/// Indices of the hosts that the job needs, in the order of the list: those that can get ranks, where that
+/// does not depend on what hosts report, else all. `local` are those that are this machine.
+///
+/// # Errors
+/// The planner's words when the job cannot fit whatever hosts report.
+pub(crate) fn hosts_needed(spec: &JobSpec, local: &[usize]) -> Result<Vec<usize>, String> {
+    rmpi_plan::hosts_needed(spec, local).map_err(|e| e.to_string())
+}
+
+/// Places the job on the hosts that reported.
+///
+/// # Errors
+/// [`PlanFault`] when it does not fit, or the system gives no random bytes.
+pub(crate) fn make(
+    config: &Config,
+    targets: &[Target],
+    reports: &[(NodeIdx, NodeReport)],
+    reached_at: &HashMap<NodeIdx, Option<IpAddr>>,
+) -> Result<Planned, PlanFault> {
+    let nodes = nodes(reports);
+    let target = |host: &NodeIdx| &targets[host.0 as usize];
+    let facts = |(hosts, report): &(Vec<NodeIdx>, &NodeReport)| rmpi_plan::NodeFacts {
+        hosts: hosts.iter().map(|h| target(h).index).collect(),
+        local: hosts.iter().any(|h| target(h).local),
+        topology: report.topology.clone(),
+    };
+    let facts: Vec<rmpi_plan::NodeFacts> = nodes.iter().map(facts).collect();
+    let plan = rmpi_plan::place(&config.spec, &facts)
+        .map_err(|e| PlanFault { code: rmpi_types::exit::USAGE, message: e.to_string() })?;
+    let internal =
+        || PlanFault { code: rmpi_types::exit::INTERNAL, message: "the system gives no random bytes".into() };
+    let (mut job, mut key) = ([0; 16], [0; 32]);
+    let random = SystemRandom::new();
+    random.fill(&mut job).and_then(|()| random.fill(&mut key)).map_err(|_| internal())?;
+
+    let size = u32::try_from(plan.ranks.len()).unwrap_or(u32::MAX);
+    let mut placed: Vec<Vec<&rmpi_plan::PlacedRank>> = vec![Vec::new(); nodes.len()];
+    for rank in &plan.ranks {
+        placed[rank.node.0 as usize].push(rank);
+    }
+    let used: Vec<usize> = (0..nodes.len()).filter(|&n| !placed[n].is_empty()).collect();
+    let layout = run_lengths(used.iter().map(|&n| placed[n].len()));
+    let apps: Vec<AppLaunch> = config.spec.apps.iter().map(|app| app_launch(app, config)).collect();
+    let mut launches = Vec::with_capacity(used.len());
+    let mut placement = Vec::with_capacity(used.len());
+    for (dense, &n) in (0u32..).zip(&used) {
+        let host = nodes[n].0[0];
+        placement.push((host, placed[n].iter().map(|r| r.rank).collect()));
+        let launch = NodeLaunch {
+            job: JobId(job),
+            ns: ProcId::default(),
+            node: NodeIdx(dense),
+            nodes: u32::try_from(used.len()).unwrap_or(u32::MAX),
+            size,
+            universe: plan.universe,
+            host: target(&host).host.name.clone(),
+            apps: apps.clone(),
+            ranks: placed[n].iter().map(|r| rank_launch(r, config)).collect(),
+            layout: layout.clone(),
+            reached_at: reached_at.get(&host).copied().flatten(),
+            ifaces: config.spec.ifaces.clone(),
+            port_range: config.spec.port_range,
+            key,
+            oversubscribed: plan.nodes[n].oversubscribed,
+            stdio: stdio(config),
+            kill_grace_ms: millis(config.spec.limits.kill_grace),
+            drain_ms: millis(config.spec.limits.drain),
+            output_credit: (OUTPUT_IN_FLIGHT / size.saturating_mul(2).max(1))
+                .clamp(OUTPUT_CREDIT_MIN, OUTPUT_CREDIT_MAX),
+        };
+        launches.push((host, launch));
+    }
+    let names = nodes.iter().map(|(hosts, _)| target(&hosts[0]).host.name.clone()).collect();
+    Ok(Planned { launches, placement, size, view: PlanView::new(&plan, names) })
+}
+
+fn rank_launch(placed: &rmpi_plan::PlacedRank, config: &Config) -> RankLaunch {
+    let stdin = match config.spec.stdin {
+        Stdin::Rank(rank) => placed.rank == rank,
+        Stdin::All => true,
+        Stdin::None => false,
+    };
+    RankLaunch {
+        rank: placed.rank,
+        app: placed.app,
+        local_rank: placed.local_rank,
+        cpus: placed.cpus.clone(),
+        stdin: stdin && config.input != crate::input::Input::Null,
+    }
+}
+
+fn app_launch(app: &App, config: &Config) -> AppLaunch {
+    let wdir = app.wdir.as_ref().unwrap_or(&config.cwd);
+    AppLaunch {
+        program: app.program.clone(),
+        args: app.args.clone(),
+        wdir: config.cwd.join(wdir).into(),
+        wdir_explicit: app.wdir.is_some(),
+        search: app.search.iter().map(|dir| OsString::from(config.cwd.join(dir))).collect(),
+        merge: app.env.merge,
+        env: forward_env(&config.env, &app.env),
+        set: explicit_env(&config.env, &app.env),
+    }
+}
+
+/// A terminal for ranks where we have one ourselves, unless the user says otherwise.
+fn stdio(config: &Config) -> StdioKind {
+    let ours = || config.delivery == crate::Delivery::Inherit && std::io::stdout().is_terminal();
+    if config.spec.output.pty.unwrap_or_else(ours) { StdioKind::Pty } else { StdioKind::Pipe }
+}
+
+fn millis(limit: std::time::Duration) -> u32 {
+    u32::try_from(limit.as_millis()).unwrap_or(u32::MAX)
+}
+
+/// `[2, 2, 3]` as `[(2, 2), (3, 1)]`: count, then how many nodes have it.
+fn run_lengths(counts: impl Iterator<Item = usize>) -> Vec<(u32, u32)> {
+    let mut runs: Vec<(u32, u32)> = Vec::new();
+    for count in counts.map(|n| u32::try_from(n).unwrap_or(u32::MAX)) {
+        match runs.last_mut() {
+            Some((last, nodes)) if *last == count => *nodes += 1,
+            _ => runs.push((count, 1)),
+        }
+    }
+    runs
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn layouts_are_run_length_coded() {
+        assert_eq!(run_lengths([2, 2, 3, 2].into_iter()), [(2, 2), (3, 1), (2, 1)]);
+        assert_eq!(run_lengths(std::iter::empty()), []);
+    }
+
+    #[test]
+    fn two_names_of_one_node_are_one_node() {
+        let report = |id: &str| NodeReport {
+            id: NodeId(id.into()),
+            hostname: "h".into(),
+            pid: 1,
+            topology: rmpi_types::Topology::flat(2),
+            addresses: Vec::new(),
+            home: OsString::new(),
+            nofile: 1024,
+            wall_us: 0,
+        };
+        let reports = [(NodeIdx(0), report("a")), (NodeIdx(1), report("b")), (NodeIdx(2), report("a"))];
+        let names: Vec<Vec<NodeIdx>> = nodes(&reports).into_iter().map(|(names, _)| names).collect();
+        assert_eq!(names, [vec![NodeIdx(0), NodeIdx(2)], vec![NodeIdx(1)]]);
+    }
+}

@@ -1,0 +1,127 @@
+//! A job that runs on a thread with a runtime of its own, and the handle to it.
+
+use crate::driver::{self, Input};
+use crate::event::{Event, Events, Sent};
+use crate::job::Config;
+use crate::outcome::Outcome;
+use rmpi_types::outcome::Cause;
+use std::io;
+use std::sync::{Arc, mpsc};
+use std::thread;
+use tokio::sync::mpsc as queue;
+
+/// A running job. Dropping it cancels the job without waiting for its end.
+#[derive(Debug)]
+pub struct Running {
+    control: Control,
+    events: Option<mpsc::Receiver<Sent>>,
+    outcome: mpsc::Receiver<Outcome>,
+    waited: bool,
+}
+
+/// A way to influence a running job from any thread; does nothing once the job has ended.
+#[derive(Clone, Debug)]
+pub struct Control(queue::UnboundedSender<Input>);
+
+impl Control {
+    /// Stops the job: SIGTERM to all ranks, SIGKILL after the grace.
+    pub fn cancel(&self) {
+        let _ = self.0.send(Input::Cancel);
+    }
+
+    /// Does what `rmpirun` does when it gets this signal: SIGINT, SIGTERM and SIGHUP stop the job (SIGINT again
+    /// kills it), SIGTSTP suspends it *and this process*, others go to all ranks.
+    pub fn signal(&self, signal: i32) {
+        let _ = self.0.send(Input::Signal(signal));
+    }
+}
+
+impl std::fmt::Debug for Input {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Input")
+    }
+}
+
+impl Running {
+    pub(crate) fn start(config: Config) -> io::Result<Self> {
+        let (events, stream) = Events::channel();
+        let (control, inbox) = queue::unbounded_channel();
+        let (done, outcome) = mpsc::sync_channel(1);
+        let to_driver = control.clone();
+        thread::Builder::new().name("rmpi-job".into()).spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            match runtime {
+                Ok(runtime) => {
+                    let job = driver::run(Arc::new(config), events, to_driver, inbox);
+                    let _ = done.send(runtime.block_on(job));
+                    // Name look-ups of given-up hosts may still block a pool thread: not waited for.
+                    runtime.shutdown_background();
+                }
+                Err(error) => drop(done.send(internal(format!("cannot make a runtime: {error}")))),
+            }
+        })?;
+        Ok(Self { control: Control(control), events: Some(stream), outcome, waited: false })
+    }
+
+    /// A handle for other threads.
+    #[must_use]
+    pub fn control(&self) -> Control {
+        self.control.clone()
+    }
+
+    /// Stops the job, as [`Control::cancel`].
+    pub fn cancel(&self) {
+        self.control.cancel();
+    }
+
+    /// As [`Control::signal`].
+    pub fn signal(&self, signal: i32) {
+        self.control.signal(signal);
+    }
+
+    /// The events, from the start; they end with the job. A second call gives an empty stream.
+    ///
+    /// Under [`crate::Delivery::Events`] ranks are held back until their output is taken here.
+    pub fn events(&mut self) -> EventStream {
+        EventStream(self.events.take())
+    }
+
+    /// Waits for the end. Events that were not taken are dropped.
+    #[must_use]
+    pub fn wait(mut self) -> Outcome {
+        self.events = None;
+        self.waited = true;
+        self.outcome.recv().unwrap_or_else(|_| internal("the launcher's thread panicked".into()))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if !self.waited {
+            self.cancel();
+        }
+    }
+}
+
+fn internal(what: String) -> Outcome {
+    Outcome {
+        job: driver::ended(Cause::Internal(what)),
+        hosts: Vec::new(),
+        notes: Vec::new(),
+        placement: Vec::new(),
+    }
+}
+
+/// Events of a job: a blocking iterator that ends with the job.
+#[derive(Debug)]
+pub struct EventStream(Option<mpsc::Receiver<Sent>>);
+
+impl Iterator for EventStream {
+    type Item = Event;
+
+    fn next(&mut self) -> Option<Event> {
+        // Dropping the receipt tells the ranks that they may write on.
+        let (event, _receipt) = self.0.as_ref()?.recv().ok()?;
+        Some(event)
+    }
+}

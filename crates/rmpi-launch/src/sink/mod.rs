@@ -1,0 +1,172 @@
+//! Where ranks' output goes: our own stdout and stderr, files, an embedder's event stream. A chunk may go to
+//! several; its credit returns when the last has taken it. The driver never blocks here.
+
+mod console;
+mod files;
+mod format;
+mod lane;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use files::Layout;
+
+use crate::event::{Event, Events};
+use bytes::Bytes;
+use format::Format;
+use lane::Lane;
+use rmpi_types::spec::Output;
+use rmpi_types::{ProcId, Rank, RankSet};
+use rmpi_wire::msg::Stream;
+use std::io;
+use std::os::fd::AsFd as _;
+use std::sync::{Arc, OnceLock};
+
+/// Output of one rank on its way.
+#[derive(Clone)]
+pub(crate) struct Chunk {
+    pub(crate) proc: ProcId,
+    pub(crate) stream: Stream,
+    pub(crate) bytes: Bytes,
+}
+
+/// What lanes tell the driver, from their threads.
+pub(crate) enum SinkEvent {
+    /// Every destination has taken these bytes.
+    Written { proc: ProcId, stream: Stream, bytes: u32 },
+    /// A destination failed; its further output is discarded. `console` is our own stdout.
+    Failed { console: bool, error: io::Error },
+}
+
+/// How lanes reach the driver.
+pub(crate) type Notify = Arc<dyn Fn(SinkEvent) + Send + Sync>;
+
+/// Proof of delivery: when the last clone is dropped, the chunk's credit goes back.
+#[derive(Clone)]
+pub(crate) struct Receipt {
+    _credit: Arc<Credit>,
+}
+
+struct Credit {
+    proc: ProcId,
+    stream: Stream,
+    bytes: u32,
+    notify: Notify,
+}
+
+impl Drop for Credit {
+    fn drop(&mut self) {
+        (self.notify)(SinkEvent::Written { proc: self.proc, stream: self.stream, bytes: self.bytes });
+    }
+}
+
+/// Names of ranks' hosts, known once the plan is made.
+#[derive(Clone, Default)]
+pub(crate) struct Hosts(Arc<OnceLock<Vec<(String, RankSet)>>>);
+
+impl Hosts {
+    /// Sets the names; once.
+    pub(crate) fn set(&self, hosts: Vec<(String, RankSet)>) {
+        let _ = self.0.set(hosts);
+    }
+
+    fn of(&self, rank: Rank) -> &str {
+        let hosts = self.0.get().map_or(&[][..], Vec::as_slice);
+        hosts.iter().find(|(_, ranks)| ranks.contains(rank)).map_or("", |(name, _)| name)
+    }
+}
+
+/// Where output is to go beside files.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Delivery {
+    /// To our own stdout and stderr, formatted as the specification says.
+    #[default]
+    Inherit,
+    /// As [`Event::Output`]; the reader's pace is the ranks' pace.
+    Events,
+    /// Nowhere.
+    Discard,
+}
+
+/// All destinations of a job.
+pub(crate) struct Sinks {
+    spec: Output,
+    delivery: Delivery,
+    hosts: Hosts,
+    notify: Notify,
+    events: Events,
+    stdout: Option<Lane>,
+    stderr: Option<Lane>,
+    files: Option<Lane>,
+}
+
+impl Sinks {
+    pub(crate) fn new(
+        spec: Output,
+        delivery: Delivery,
+        hosts: Hosts,
+        notify: Notify,
+        events: Events,
+    ) -> Self {
+        Self { spec, delivery, hosts, notify, events, stdout: None, stderr: None, files: None }
+    }
+
+    /// Starts writing files as well.
+    ///
+    /// # Errors
+    /// No thread could be started.
+    pub(crate) fn open_files(&mut self, layout: Layout) -> io::Result<()> {
+        let notify = Arc::clone(&self.notify);
+        let failed = move |error| notify(SinkEvent::Failed { console: false, error });
+        self.files = Some(Lane::start("rmpi-files", files::Files::new(layout), failed)?);
+        Ok(())
+    }
+
+    /// Sends a chunk to all its destinations.
+    pub(crate) fn put(&mut self, chunk: Chunk) {
+        let bytes = u32::try_from(chunk.bytes.len()).unwrap_or(u32::MAX);
+        let credit =
+            Credit { proc: chunk.proc, stream: chunk.stream, bytes, notify: Arc::clone(&self.notify) };
+        let receipt = Receipt { _credit: Arc::new(credit) };
+        if let Some(lane) = &self.files {
+            lane.push(chunk.clone(), receipt.clone());
+        }
+        let nocopy = self.spec.directory.as_ref().is_some_and(|d| d.nocopy);
+        let shown = self.spec.shown.as_ref().is_none_or(|set| set.contains(chunk.proc.rank));
+        match self.delivery {
+            Delivery::Discard => {}
+            Delivery::Events => self.events.output(
+                Event::Output { proc: chunk.proc, stream: chunk.stream, bytes: chunk.bytes },
+                receipt,
+            ),
+            Delivery::Inherit if nocopy || !shown || chunk.bytes.is_empty() => {}
+            Delivery::Inherit => {
+                let to_stdout = self.spec.merge_stderr || chunk.stream == Stream::Stdout;
+                if let Some(lane) = self.console(to_stdout) {
+                    lane.push(chunk, receipt);
+                }
+            }
+        }
+    }
+
+    /// The lane of a console stream, started on first use.
+    fn console(&mut self, to_stdout: bool) -> Option<&Lane> {
+        let slot = if to_stdout { &mut self.stdout } else { &mut self.stderr };
+        if slot.is_none() {
+            let notify = Arc::clone(&self.notify);
+            let failed = move |error| notify(SinkEvent::Failed { console: to_stdout, error });
+            let fd = if to_stdout {
+                io::stdout().as_fd().try_clone_to_owned()
+            } else {
+                io::stderr().as_fd().try_clone_to_owned()
+            };
+            let format = Format { tag: self.spec.tag, timestamp: self.spec.timestamp };
+            let console = |fd| console::Console::new(fd, format, self.hosts.clone(), self.spec.merge_stderr);
+            let name = if to_stdout { "rmpi-stdout" } else { "rmpi-stderr" };
+            match fd.and_then(|fd| Lane::start(name, console(fd), failed)) {
+                Ok(lane) => *slot = Some(lane),
+                Err(error) => (self.notify)(SinkEvent::Failed { console: to_stdout, error }),
+            }
+        }
+        slot.as_ref()
+    }
+}
