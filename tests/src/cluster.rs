@@ -21,6 +21,10 @@ mount -t tmpfs tmpfs /dev/shm
 mount -t proc proc /proc
 mount --bind "$DIR/hosts" /etc/hosts
 mount --bind "$DIR/ssh" /etc/ssh
+mount --bind "$DIR/passwd" /etc/passwd
+mkdir -m 0700 -p /tmp/alice/.ssh
+cp "$DIR/id" /tmp/alice/.ssh/id_ed25519
+chown -R 4242:4242 /tmp/alice
 ip link set lo up
 read go
 if [ "$NAME" = n0 ]; then exec sleep infinity; fi
@@ -148,6 +152,15 @@ impl Cluster {
         command
     }
 
+    /// The same as the ordinary user `alice`, whose key opens her account on every host.
+    #[must_use]
+    pub fn command_as_alice(&self, host: &str, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = self.command(host, "setpriv");
+        command.args(["--reuid=4242", "--regid=4242", "--clear-groups", "env", "-i", "PATH=/usr/bin:/bin"]);
+        command.args(["HOME=/tmp/alice", "USER=alice"]).arg(program);
+        command
+    }
+
     /// Powers a host off: every process on it dies at once, its link disappears.
     pub fn power_off(&mut self, host: &str) {
         let index = index(host);
@@ -256,6 +269,8 @@ fn write_files(dir: &Path, n: usize) {
             ),
         );
     }
+    let accounts = fs::read_to_string("/etc/passwd").expect("the system has accounts");
+    put("passwd", &format!("{accounts}alice:*:4242:4242::/tmp/alice:/bin/sh\n"));
     put("hosts", &hosts);
     put("hostfile", &hostfile);
     put("ssh/ssh_known_hosts", &known);
