@@ -103,7 +103,8 @@ fn one_crate_knows_each_foreign_thing() {
                 .lines()
                 .map(str::trim_start)
                 .any(|l| !l.starts_with("//") && l.contains(&format!("{name}::")));
-            if names_it && !relative.starts_with(home) && !relative.starts_with("tests") {
+            let tool = name == "clap" && relative.starts_with("bin/rmpi-tool");
+            if names_it && !tool && !relative.starts_with(home) && !relative.starts_with("tests") {
                 wrong.push(format!("{}: names {name}, which is {home}'s", relative.display()));
             }
         }

@@ -1,3 +1,5 @@
+//! Spawning: what a child has, what a failed start says.
+
 use super::*;
 use std::io::Read;
 use std::time::Instant;

@@ -1,3 +1,5 @@
+//! The texts a user reads at the end, word for word.
+
 use super::*;
 use crate::outcome::HostResult;
 use rmpi_types::outcome::{Abort, JobOutcome};

@@ -1,3 +1,5 @@
+//! Formats and files of rank output.
+
 use super::*;
 use std::sync::mpsc;
 use std::time::Duration;
