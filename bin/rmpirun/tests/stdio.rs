@@ -113,6 +113,20 @@ fn streams_stay_apart_and_tags_are_exact() {
     assert_eq!(tagged(&["-l"]), pair("[0] out\n", "[0] err\n"));
 }
 
+/// Writes of a rank end inside lines, frames have a limit: neither may show.
+#[test]
+fn a_line_has_one_tag_however_its_bytes_travelled() {
+    let run = run(&mut rmpirun(["-np", "1", "--tag-output", "seq", "400000"]));
+    assert_eq!(run.code(), 0, "{}", run.stderr);
+    let text = run.text();
+    let mut lines = 0;
+    for (line, number) in text.lines().zip(1..) {
+        assert_eq!(line.strip_prefix("[1,0]<stdout>:"), Some(format!("{number}").as_str()));
+        lines = number;
+    }
+    assert_eq!(lines, 400_000);
+}
+
 #[test]
 fn output_files_have_open_mpi_s_layout() {
     let dir = std::env::temp_dir().join(format!("rmpirun-files-{}", std::process::id()));

@@ -109,7 +109,9 @@ impl DaemonMachine {
         } else {
             output.credit = output.credit.saturating_sub(length);
             while bytes.len() > MAX_PAYLOAD {
-                let piece = bytes.split_to(MAX_PAYLOAD);
+                // Frames are cut between lines where a line ends at all: tags go before whole lines.
+                let newline = bytes[..MAX_PAYLOAD].iter().rposition(|&b| b == b'\n');
+                let piece = bytes.split_to(newline.map_or(MAX_PAYLOAD, |i| i + 1));
                 self.send_up(Up::Output { proc, stream, last: false }, piece, out);
             }
             if last || !bytes.is_empty() {
