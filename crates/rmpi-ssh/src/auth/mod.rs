@@ -159,6 +159,9 @@ impl Attempt<'_> {
             return;
         }
         match &identity.loaded {
+            Loaded::Encrypted if self.config.batch => {
+                self.unusable.push(format!("{} needs a passphrase and BatchMode is set", path.display()));
+            }
             Loaded::Encrypted => {
                 let cert = certs.into_iter().next().map(Box::new);
                 last.push(Candidate::Locked { path: path.to_owned(), cert });

@@ -5,6 +5,8 @@ mod algorithms;
 mod connect;
 mod dial;
 pub(crate) mod handler;
+#[cfg(test)]
+mod openssh_tests;
 mod policy;
 mod process;
 mod session;

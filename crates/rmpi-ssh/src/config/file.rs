@@ -42,6 +42,15 @@ impl Raw {
     /// Takes a setting if it is the first of its name, or one that adds up.
     pub(crate) fn set(&mut self, d: &Directive) {
         let words = if WHOLE_LINE.contains(&d.key.as_str()) { vec![d.rest.clone()] } else { d.args.clone() };
+        // One way to a host: whichever of the two comes first, `none` included.
+        let other = match d.key.as_str() {
+            "proxyjump" => "proxycommand",
+            "proxycommand" => "proxyjump",
+            _ => "",
+        };
+        if self.values.contains_key(other) {
+            return;
+        }
         let values = self.values.entry(d.key.clone()).or_default();
         let add = ACCUMULATE.contains(&d.key.as_str()) && !values.contains(&words);
         if values.is_empty() || (add && values.len() < MAX_VALUES) {

@@ -124,6 +124,8 @@ pub struct HostConfig {
     pub user: String,
     /// Key files, in order; empty for the default ones.
     pub identities: Vec<PathBuf>,
+    /// Never ask for a passphrase.
+    pub batch: bool,
     /// Offer only the configured keys.
     pub identities_only: bool,
     /// The agent.
@@ -337,7 +339,6 @@ fn paths(config: &mut HostConfig, raw: &Raw, tokens: &Tokens, env: &Env<'_>) -> 
 }
 
 fn proxy(raw: &Raw, tokens: &Tokens) -> Result<Proxy, String> {
-    // OpenSSH lets whichever of the two comes first win; with both set, `ProxyJump` is the safer reading.
     if let Some(jump) = raw.first("proxyjump") {
         if jump.eq_ignore_ascii_case("none") {
             return Ok(Proxy::None);
@@ -361,6 +362,7 @@ fn scalars(config: &mut HostConfig, raw: &Raw) -> Result<(), String> {
     config.bind_address = text("bindaddress");
     config.identities_only =
         raw.first("identitiesonly").map_or(Ok(false), |v| yes_no(v, "IdentitiesOnly"))?;
+    config.batch = raw.first("batchmode").map_or(Ok(false), |v| yes_no(v, "BatchMode"))?;
     config.hash_known_hosts =
         raw.first("hashknownhosts").map_or(Ok(false), |v| yes_no(v, "HashKnownHosts"))?;
     config.host_keys = match raw.first("stricthostkeychecking").map(str::to_ascii_lowercase).as_deref() {

@@ -93,6 +93,15 @@ fn what_is_given_beside_the_files_comes_first() {
 }
 
 #[test]
+fn the_first_way_to_a_host_wins() {
+    let text = "Host a\nProxyCommand none\nHost b\nProxyJump none\nHost c\nProxyCommand nc %h %p\nHost *\nProxyJump gate\nProxyCommand x\n";
+    assert_eq!(one(text, "a").proxy, Proxy::None);
+    assert_eq!(one(text, "b").proxy, Proxy::None);
+    assert_eq!(one(text, "c").proxy, Proxy::Command("nc c 22".into()));
+    assert_eq!(one(text, "d").proxy, Proxy::Jump(vec!["gate".into()]));
+}
+
+#[test]
 fn includes_and_final_passes() {
     let files = [
         ("/home/me/.ssh/config", "Include conf.d/*\nMatch final host n1.real\n Port 9\n"),
