@@ -4,14 +4,18 @@
 use bytes::Bytes;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::{Whence, getpgrp, lseek, tcgetpgrp};
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, IsTerminal as _, PipeReader, PipeWriter, Read as _, Write as _};
 use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::unix::fs::MetadataExt as _;
 use std::sync::mpsc;
 use std::thread;
 
 /// How often a background process looks whether it has become the foreground one, in milliseconds.
 const FOREGROUND_CHECK_MS: u16 = 250;
+
+/// `/dev/null`: major 1, minor 3 (Linux `Documentation/admin-guide/devices.txt`).
+const NULL_DEVICE: u64 = 1 << 8 | 3;
 
 /// What the job's standard input is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -49,6 +53,10 @@ impl Source {
                 let part = bytes.split_to(n);
                 self.reply((n > 0).then_some(part));
             }
+            Input::Inherit if never_blocks() => {
+                let read = read_once(io::stdin().as_fd(), up_to as usize).unwrap_or_default();
+                self.reply((!read.is_empty()).then_some(read));
+            }
             Input::Inherit => {
                 if self.thread.is_none()
                     && let Err(error) = self.start()
@@ -67,9 +75,9 @@ impl Source {
     /// Seeks our standard input back by bytes that no rank has taken, if it is a file: they belong to the next
     /// command of the script.
     pub(crate) fn give_back(&self, bytes: u64) {
-        let regular = |fd: BorrowedFd<'_>| fd.try_clone_to_owned().and_then(|fd| File::from(fd).metadata());
+        let regular = |fd: BorrowedFd<'_>| File::from(fd.try_clone_to_owned()?).metadata();
         if bytes > 0
-            && self.thread.is_some()
+            && self.input == Input::Inherit
             && regular(io::stdin().as_fd()).is_ok_and(|m| m.is_file())
             && let Ok(back) = i64::try_from(bytes)
         {
@@ -107,6 +115,12 @@ impl Drop for Source {
             let _ = wake.write_all(b"x");
         }
     }
+}
+
+/// Whether our standard input is a file or the null device, which need no thread that can wait.
+fn never_blocks() -> bool {
+    let metadata = |fd: BorrowedFd<'_>| File::from(fd.try_clone_to_owned()?).metadata();
+    metadata(io::stdin().as_fd()).is_ok_and(|m: Metadata| m.is_file() || m.rdev() == NULL_DEVICE)
 }
 
 /// One read of standard input; `None` when told to leave. An error counts as end of file.
