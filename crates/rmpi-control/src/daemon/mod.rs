@@ -254,7 +254,11 @@ impl DaemonMachine {
 
     fn up_eof(&mut self, now: Time, out: &mut Vec<DaemonAction>) {
         if self.up.eof() {
-            self.lose_up(now, "control stream closed", out);
+            return self.lose_up(now, "control stream closed", out);
+        }
+        // A launcher that has stopped itself keeps its stream: this one is gone, or will dial again.
+        if std::mem::take(&mut self.paused) {
+            self.up.forgive(now);
         }
     }
 
