@@ -21,10 +21,15 @@ pub struct HostsError {
 
 impl fmt::Display for HostsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // What is quoted comes from a file and goes to a terminal.
+        let mut problem = String::new();
+        for c in self.problem.to_string().chars() {
+            if c.is_control() { problem.extend(c.escape_default()) } else { problem.push(c) }
+        }
         match (&*self.problem, self.line) {
-            (HostsProblem::Unknown { .. }, 0) => write!(f, "{}", self.problem),
-            (problem, 0) => write!(f, "{}: {problem}", self.source_name),
-            (problem, line) => write!(f, "{}:{line}: {problem}", self.source_name),
+            (HostsProblem::Unknown { .. }, 0) => write!(f, "{problem}"),
+            (_, 0) => write!(f, "{}: {problem}", self.source_name),
+            (_, line) => write!(f, "{}:{line}: {problem}", self.source_name),
         }
     }
 }

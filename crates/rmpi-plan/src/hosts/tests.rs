@@ -229,6 +229,14 @@ fn programs_have_their_own_hosts() {
     assert_eq!((show(&all).as_str(), contexts), ("n3=1", vec![None]));
 }
 
+#[test]
+fn messages_escape_what_a_terminal_would_obey() {
+    let e = parse_host_list("n1 slots=\u{1b}2", "--host", D).unwrap_err();
+    assert_eq!(e.to_string(), "--host: slots: '\\u{1b}2' is not a number");
+    let e = parse_hostfile("n1 slots=\u{9b}2".as_bytes(), "hosts", D).unwrap_err();
+    assert_eq!(e.to_string(), "hosts:1: slots: '\\u{9b}2' is not a number");
+}
+
 proptest! {
     #[test]
     fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
