@@ -15,6 +15,12 @@ use tokio::sync::{mpsc, oneshot};
 /// Packets kept for a reader, on top of the connection's own buffer.
 const PACKETS: usize = 4;
 
+/// Bytes of one packet, and bytes after which a writer lets the connection send. The connection keeps a buffer
+/// as large as the most it ever had to encrypt at once: pushing a daemon must not leave megabytes behind for
+/// every host.
+const LARGEST_WRITE: usize = 4 << 10;
+const BURST: usize = 8 << 10;
+
 /// A running remote command. Its parts may be taken apart and moved to different tasks; the connection lives
 /// as long as any stream does, and closes with the last.
 #[derive(Debug)]
@@ -99,6 +105,8 @@ pub struct ProcessInput {
     /// Resolves when the channel is gone: a write waiting for window must not wait for ever.
     gone: oneshot::Receiver<()>,
     is_gone: bool,
+    /// Bytes written since the connection had its turn.
+    burst: usize,
     _connection: Arc<Inner>,
 }
 
@@ -126,7 +134,15 @@ impl AsyncWrite for ProcessInput {
         if buf.is_empty() {
             return Poll::Ready(Ok(0));
         }
-        let written = self.to.as_mut().poll_write(cx, buf);
+        if self.burst >= BURST {
+            self.burst = 0;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let written = self.to.as_mut().poll_write(cx, &buf[..buf.len().min(LARGEST_WRITE)]);
+        if let Poll::Ready(Ok(n)) = written {
+            self.burst += n;
+        }
         self.check_gone(cx, written)
     }
 
@@ -159,6 +175,7 @@ pub(crate) fn split(channel: russh::Channel<russh::client::Msg>, connection: &Ar
             to: Box::pin(to.make_writer()),
             gone,
             is_gone: false,
+            burst: 0,
             _connection: connection.clone(),
         },
         stdout: output(out_rx),
