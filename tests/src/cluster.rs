@@ -24,6 +24,7 @@ mount --bind "$DIR/ssh" /etc/ssh
 mount --bind "$DIR/passwd" /etc/passwd
 mkdir -m 0700 -p /tmp/alice/.ssh
 cp "$DIR/id" /tmp/alice/.ssh/id_ed25519
+echo "IdentityFile ~/.ssh/id_ed25519" > /tmp/alice/.ssh/config
 chown -R 4242:4242 /tmp/alice
 ip link set lo up
 read go

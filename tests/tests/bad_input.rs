@@ -48,7 +48,10 @@ fn refused(words: &[&str], code: i32, texts: &[&str]) {
         assert!(done.stderr.contains(text), "{words:?}: no '{text}' in: {}", done.stderr);
     }
     assert!(done.stderr.lines().count() <= 4, "{words:?}: too many words: {}", done.stderr);
-    assert!(done.stderr.lines().all(|l| l.starts_with("rmpirun: ")), "{words:?}: {}", done.stderr);
+    let ours = |l: &str| l.starts_with("rmpirun: ") || l.starts_with("  ");
+    assert!(done.stderr.lines().all(ours), "{words:?}: {}", done.stderr);
+    let clean = done.stderr.chars().all(|c| c == '\n' || !c.is_control());
+    assert!(clean, "{words:?}: control characters in: {:?}", done.stderr);
 }
 
 #[test]

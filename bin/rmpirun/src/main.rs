@@ -13,6 +13,12 @@ use std::ffi::OsString;
 use std::io::{self, Read as _, Write as _};
 use std::process::ExitCode;
 
+/// The daemon for the hosts: a packaged build carries it, any other takes the file beside it, else itself.
+#[cfg(embedded_daemon)]
+const DAEMON: DaemonSource = DaemonSource::Bytes(include_bytes!(concat!(env!("OUT_DIR"), "/rmpid")));
+#[cfg(not(embedded_daemon))]
+const DAEMON: DaemonSource = DaemonSource::ThisExecutable;
+
 fn main() -> ExitCode {
     let mut args = std::env::args_os().peekable();
     let argv0 = args.next().unwrap_or_else(|| "rmpirun".into());
@@ -59,7 +65,7 @@ fn run(command: Command) -> u8 {
     }
     let display = command.display;
     let taken = signals::block();
-    let job = match Job::from_spec(command.job).daemon(DaemonSource::ThisExecutable).prompt().build() {
+    let job = match Job::from_spec(command.job).daemon(DAEMON).prompt().build() {
         Ok(job) => job,
         Err(error @ (StartError::NoProgram | StartError::System(_))) => return failed(&error),
     };

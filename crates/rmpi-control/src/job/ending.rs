@@ -13,6 +13,8 @@ use tracing::info;
 
 /// How long a second signal waits for the daemons' confirmation.
 const FORCE: Duration = Duration::from_secs(2);
+/// SIGTERM to SIGKILL once a node is lost, whatever the user's grace (`docs/architecture.md`).
+const LOST_GRACE: Duration = Duration::from_secs(2);
 /// What a stop may take beyond its two graces and the draining; then it is enforced, and once more as long
 /// later the nodes that have not ended count as lost.
 const SLACK: Duration = Duration::from_secs(10);
@@ -49,13 +51,20 @@ impl Ending {
 impl JobMachine {
     /// Stops the ranks, for the first reason that comes.
     pub(super) fn begin_stop(&mut self, now: Time, why: StopReason, out: &mut Vec<JobAction>) {
-        if self.ending.stopping() || self.phase != Phase::Running {
+        let lost = matches!(why, StopReason::NodeLost(_));
+        if self.phase != Phase::Running || self.ending.stopping() && !lost {
             return;
         }
-        info!(?why, "stopping");
         let signal = if why == StopReason::Signal(signals::INT) { signals::INT } else { signals::TERM };
-        let grace = self.policy.limits.kill_grace;
+        // The silence of a lost node has used up most of the time in which everything must be gone.
+        let grace =
+            if lost { LOST_GRACE.min(self.policy.limits.kill_grace) } else { self.policy.limits.kill_grace };
         let grace_ms = u32::try_from(grace.as_millis()).unwrap_or(u32::MAX);
+        if self.ending.stopping() {
+            // A daemon only ever makes the stop that is under way shorter.
+            return self.tell_all(Down::Stop { signal, grace_ms }, out);
+        }
+        info!(?why, "stopping");
         self.ending.why = Some(why.clone());
         self.ending.watch_at = Some(now + 2 * grace + self.policy.limits.drain + SLACK);
         Self::event(JobEventOut::Stopping { why, force: false }, out);
