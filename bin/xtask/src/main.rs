@@ -2,6 +2,7 @@
 
 mod build;
 mod demo;
+mod fuzz;
 mod package;
 mod stage;
 mod test;
@@ -12,6 +13,7 @@ const USAGE: &str = "\
 cargo xtask demo               build everything and run the main job on four loopback hosts
 cargo xtask test [--long]      run all tests, installing what they need when root
                  --long        also those that take minutes
+cargo xtask fuzz [SECONDS]     replay the fuzz seeds, then fuzz every target that long (60)
 cargo xtask package            one rmpirun file that carries its static daemon, in target/package
 ";
 
@@ -21,6 +23,8 @@ fn main() -> ExitCode {
         ["demo"] => demo::run(),
         ["test"] => test::run(false),
         ["test", "--long"] => test::run(true),
+        ["fuzz"] => fuzz::run("60"),
+        ["fuzz", seconds] => fuzz::run(seconds),
         ["package"] => package::run(),
         _ => Err(USAGE.to_owned()),
     };

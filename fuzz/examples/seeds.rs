@@ -1,0 +1,208 @@
+//! Writes the binary seeds of `corpus/` anew, for when a format has changed: `cargo run --example seeds`.
+//! The text seeds are written by hand.
+
+use bytes::Bytes;
+use rmpi_core::{Header, Kind};
+use rmpi_fuzz::TARGETS;
+use rmpi_types::launch::{AppLaunch, EnvMerge, NodeEndpoints, StdioKind};
+use rmpi_types::{
+    EndpointTable, JobId, NodeId, NodeIdx, NodeLaunch, NodeReport, ProcId, Rank, RankEndpoint, RankLaunch,
+    RankSet, Topology,
+};
+use rmpi_wire::hello::Role;
+use rmpi_wire::msg::Stream;
+use rmpi_wire::rank::{RankReply, RankRequest, Reply, Request};
+use rmpi_wire::{Dest, Down, Hello, LinkMsg, Message, Origin, Up};
+use std::error::Error;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+fn write(target: &str, name: &str, bytes: &[u8]) -> Result<()> {
+    assert!(TARGETS.iter().any(|(t, _)| *t == target));
+    let dir: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(target);
+    fs::create_dir_all(&dir)?;
+    Ok(fs::write(dir.join(name), bytes)?)
+}
+
+fn launch() -> NodeLaunch {
+    let app = AppLaunch {
+        program: "./train".into(),
+        args: vec!["--epochs".into(), "3".into()],
+        wdir: "/home/me".into(),
+        wdir_explicit: true,
+        search: Vec::new(),
+        merge: EnvMerge::Fill,
+        env: vec![("A".into(), "1".into())],
+        set: vec![("B".into(), None)],
+    };
+    let rank = |i| RankLaunch {
+        rank: Rank(i),
+        app: 0,
+        local_rank: i,
+        cpus: Some([i].into_iter().collect()),
+        stdin: i == 0,
+    };
+    NodeLaunch {
+        job: JobId([1; 16]),
+        ns: ProcId::first(0),
+        node: NodeIdx(0),
+        nodes: 2,
+        size: 4,
+        universe: 4,
+        host: "n1".into(),
+        apps: vec![app],
+        ranks: (0..2).map(rank).collect(),
+        layout: vec![(2, 2)],
+        reached_at: Some([127, 0, 0, 2].into()),
+        ifaces: vec!["eth0".into()],
+        port_range: Some((2000, 3000)),
+        key: [9; 32],
+        oversubscribed: true,
+        stdio: StdioKind::Pty,
+        kill_grace_ms: 5000,
+        drain_ms: 5000,
+        output_credit: 65536,
+    }
+}
+
+fn node(index: u32) -> NodeEndpoints {
+    let ranks = (2 * index..2 * index + 2).map(|r| RankEndpoint { rank: Rank(r), port: 4000 });
+    NodeEndpoints {
+        node: NodeIdx(index),
+        host: format!("n{index}"),
+        addresses: vec![[10, 0, 0, 1].into(), std::net::Ipv6Addr::LOCALHOST.into()],
+        ranks: ranks.collect(),
+        spare_port: Some(4100),
+    }
+}
+
+fn report() -> NodeReport {
+    NodeReport {
+        id: NodeId("boot-1".into()),
+        hostname: "n1".into(),
+        pid: 77,
+        topology: Topology::flat(2),
+        addresses: Vec::new(),
+        home: "/home/me".into(),
+        nofile: 1024,
+        wall_us: 1,
+    }
+}
+
+fn table() -> EndpointTable {
+    EndpointTable { nodes: vec![node(0), node(1)] }
+}
+
+fn messages() -> Vec<(Message, &'static [u8])> {
+    let proc = ProcId::first(1);
+    vec![
+        (Message::Link(LinkMsg::YouAre(NodeIdx(0))), b""),
+        (Message::Up(Up::Report(Box::new(report()))), b""),
+        (Message::Down(Down::Prepare(Box::new(launch()))), b""),
+        (Message::Up(Up::Prepared(node(0))), b""),
+        (Message::Down(Down::Start(table())), b""),
+        (Message::Up(Up::Started(vec![(ProcId::first(0), 5), (proc, 6)])), b""),
+        (Message::Up(Up::Output { proc, stream: Stream::Stdout, last: false }), b"hello\n"),
+        (Message::Down(Down::Credit { proc, stream: Stream::Stderr, bytes: 6 }), b""),
+        (Message::Down(Down::Signal { signal: 10, ranks: RankSet::range(0, 1) }), b""),
+        (Message::Up(Up::Fence { fence: 1, last: true }), b"\x01\0\0\0\x01\0\x01\0\0\0kv"),
+        (Message::Down(Down::Stop { signal: 15, grace_ms: 2000 }), b""),
+        (Message::Link(LinkMsg::Heartbeat { received: 3 }), b""),
+        (Message::Up(Up::Ended), b""),
+        (Message::Down(Down::Finish), b""),
+    ]
+}
+
+fn wire() -> Result<()> {
+    write("hello", "launcher", &Hello::ours(Role::Launcher, [7; 16]).encode())?;
+    write("hello", "banner", b"Welcome to n1\nLast login: today\n")?;
+    let (mut all, mut seq) = (vec![31], 0);
+    for (i, (message, payload)) in messages().into_iter().enumerate() {
+        seq += 1;
+        let dest = if i % 3 == 0 { Dest::node(NodeIdx(0)) } else { Dest::Launcher };
+        let origin = if i % 2 == 0 { Origin::Launcher } else { Origin::Node(NodeIdx(0)) };
+        let mut frame = message.frame(origin, dest, Bytes::from_static(payload))?;
+        frame.seq = seq;
+        frame.encode(&mut all)?;
+        let kind = match message {
+            Message::Down(_) => 0,
+            Message::Up(_) => 1,
+            Message::Link(_) => 2,
+        };
+        write("messages", &format!("{i:02}"), &[&[kind], &frame.body[..]].concat())?;
+    }
+    write("frames", "life", &all)?;
+    write("frames", "huge", b"\0\xff\xff\xff\xff\x01\0\0\0")?;
+    let mut stream = Vec::new();
+    let requests = [
+        RankRequest::Hello,
+        RankRequest::Put { key: "k".into() },
+        RankRequest::Get { rank: Rank(1), key: "k".into(), wait_ms: 100 },
+        RankRequest::Fence,
+        RankRequest::Abort { code: 3, message: "why".into() },
+    ];
+    for (id, request) in (0..).zip(requests) {
+        rmpi_wire::rank::encode(&Request { id, request }, b"value", &mut stream)?;
+    }
+    write("rank_requests", "requests", &stream)?;
+    stream.clear();
+    for (id, reply) in
+        (0..).zip([RankReply::Value, RankReply::Lost(Rank(2)), RankReply::Refused("no".into())])
+    {
+        rmpi_wire::rank::encode(&Reply { id, reply }, b"value", &mut stream)?;
+    }
+    write("rank_requests", "replies", &stream)?;
+    let mut entries = Vec::new();
+    rmpi_wire::rank::encode_entry(Rank(0), "address", b"10.0.0.1", &mut entries);
+    rmpi_wire::rank::encode_entry(Rank(3), "", b"", &mut entries);
+    write("fence", "two", &entries)?;
+    write("boot", "two-nodes", &rmpi_wire::boot::build(&launch(), &table())?)
+}
+
+fn data() -> Result<()> {
+    write("data_header", "eager", &Header { length: 5, tag: -1, ..Header::bare(Kind::Eager) }.encode())?;
+    write("data_header", "revoke", &Header { id: 1, context: 2, ..Header::bare(Kind::Revoke) }.encode())?;
+    write("link_hello", "short", b"\0rmpilnk1")?;
+    write("link_hello", "whole", &[&b"\0rmpilnk1"[..], &[0; 12], &[1, 0, 0, 0], &[7; 72]].concat())?;
+    write("link_hello", "answer", &[&[1][..], &[7; 96], b"A"].concat())?;
+    // A receive, then an eager message for it; a large announcement matched later; a large send of ours,
+    // heard of and cleared.
+    let receive = [0, 0, 0, 0, 1, 64, 0];
+    let eager = [6, 0, 0, 0, 0, 32, 0, 1, 0, 5, 0, 0];
+    let announce = [6, 2, 0, 0, 0, 32, 9, 1, 20, 0];
+    let (hear, clear) = ([3], [6, 3, 0, 0, 0, 32, 0, 32, 0]);
+    let send = [1, 0, 0, 0, 2, 0];
+    write("data_peer", "eager", &[&receive[..], &eager, &hear].concat())?;
+    write("data_peer", "unexpected", &[&eager[..], &hear, &receive, &hear].concat())?;
+    write("data_peer", "announced", &[&receive[..], &announce, &hear, &hear].concat())?;
+    write("data_peer", "cleared", &[&send[..], &hear, &clear, &hear, &hear].concat())
+}
+
+fn main() -> Result<()> {
+    wire()?;
+    data()?;
+    // Scripts of the machines: launch and run; then what may follow.
+    let prepare = [0, 0, 0, 2, 0, 200, 10, 5];
+    let (prepared, start, spawned) = ([12, 1], [0, 1, 5], [13, 1]);
+    let run = [&prepare[..], &prepared, &start, &spawned].concat();
+    write("daemon_machine", "run", &[&[0], &run[..]].concat())?;
+    let put = [18, 0, 1, 1, 1, 3, b'a', b'b', b'c'];
+    let fence = |who| [18, who, 2, 3, 0];
+    write("daemon_machine", "fence", &[&[0][..], &run, &put, &fence(0), &fence(1)].concat())?;
+    let output = [14, 0, 0, 6, b'h', b'e', b'l', b'l', b'o', b'\n', 0];
+    write("daemon_machine", "output", &[&[0][..], &run, &output, &[17, 0, 0, 17, 1, 3]].concat())?;
+    write("daemon_machine", "dialled", &[&[1][..], &run, &[9, 11, 0, 4, 10], &output].concat())?;
+    write("daemon_machine", "children", &[&[0][..], &[7, 1, 3, 6, 1, 2, 0, 3, 8, 1], &run].concat())?;
+    write("daemon_machine", "stopped", &[&[0][..], &run, &[0, 5, 15, 10, 5, 11, 255, 255, 19]].concat())?;
+    let behave = [19, 19, 19];
+    write("job_machine", "run", &[&[1][..], &behave].concat())?;
+    write("job_machine", "tree", &[&[11][..], &behave].concat())?;
+    let output = [2, 0, 0, 4, 3, b'o', b'u', b't', 40, 0, 1, 3];
+    write("job_machine", "output", &[&[1][..], &behave, &output, &[15, 0]].concat())?;
+    write("job_machine", "exits", &[&[1][..], &behave, &[2, 0, 0, 8, 40, 0, 1, 0, 0, 0, 3]].concat())?;
+    write("job_machine", "fails", &[&[17][..], &behave, &[2, 1, 1, 8, 40, 9, 1, 0, 0, 0, 3]].concat())?;
+    write("job_machine", "signal", &[&[1][..], &behave, &[17, 2, 13, 255, 255, 17, 2]].concat())?;
+    write("job_machine", "lost", &[&[3][..], &behave, &[11, 1, 18, 1]].concat())
+}
