@@ -19,6 +19,9 @@ const READ_MAX: usize = 256 << 10;
 const BATCH: usize = 256 << 10;
 /// Frames taken from the queue at once.
 const FRAMES: usize = 64;
+/// Bytes and frames of those buffers that stay with a quiet link.
+const KEPT_BATCH: usize = 1 << 10;
+const KEPT_FRAMES: usize = 2;
 
 /// A control stream after its hellos, ready for frames.
 pub(crate) struct Channel {
@@ -116,7 +119,7 @@ async fn read(
 
 async fn write(mut writer: Box<dyn AsyncWrite + Send + Unpin>, mut queue: mpsc::UnboundedReceiver<ToWriter>) {
     let mut batch = Vec::new();
-    let mut taken = Vec::with_capacity(FRAMES);
+    let mut taken = Vec::new();
     let mut broken = false;
     while queue.recv_many(&mut taken, FRAMES).await > 0 {
         let mut flushed = Vec::new();
@@ -131,7 +134,10 @@ async fn write(mut writer: Box<dyn AsyncWrite + Send + Unpin>, mut queue: mpsc::
         if !broken {
             broken = writer.write_all(&batch).await.is_err() || writer.flush().await.is_err();
         }
+        // A burst's memory is not kept: most links then are quiet, and there may be thousands.
         batch.clear();
+        batch.shrink_to(KEPT_BATCH);
+        taken.shrink_to(KEPT_FRAMES);
         for done in flushed {
             let _ = done.send(());
         }
