@@ -40,7 +40,7 @@ impl Loopback {
             .arg("--authorized-keys")
             .arg(dir.join("id.pub"));
         for i in 0..n {
-            serve.arg("--listen").arg(format!("127.0.0.{}:0", i + 2));
+            serve.arg("--listen").arg(format!("127.0.{}.{}:0", i / 250, i % 250 + 2));
         }
         let mut server = serve
             .arg("--until-eof")
