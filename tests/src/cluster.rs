@@ -11,6 +11,7 @@ use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 const BOOT: &str = r#"set -e
@@ -60,7 +61,9 @@ impl Cluster {
         }
         run_text("unshare", &["-n", "-m", "-p", "--fork", "true"])
             .map_err(|e| format!("no namespaces: {e}"))?;
-        let dir = PathBuf::from(format!("/run/rmpi-tests.{}.{n}", std::process::id()));
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let dir = PathBuf::from(format!("/run/rmpi-tests.{}.{count}", std::process::id()));
         let _ = fs::remove_dir_all(&dir);
         fs::create_dir_all(dir.join("ssh")).map_err(|e| format!("{}: {e}", dir.display()))?;
         write_files(&dir, n);

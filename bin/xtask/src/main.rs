@@ -1,4 +1,4 @@
-//! `cargo xtask`: what a newcomer or CI runs. No dependencies, so that it starts in seconds.
+//! `cargo xtask`: what a newcomer or CI runs. No foreign dependencies, so that it starts in seconds.
 
 mod build;
 mod demo;
