@@ -251,7 +251,7 @@ mod tests {
         assert!(taken.is_ok());
         assert_eq!(order, [2, 1, 0], "the last layer is ready first");
         const STEP: f32 = 1e-3;
-        for i in 0..gradient.len() {
+        for (i, computed) in gradient.into_iter().enumerate() {
             let kept = model.parameters[i];
             let mut loss_at = |p: f32| {
                 model.parameters[i] = p;
