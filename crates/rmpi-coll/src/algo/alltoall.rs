@@ -6,7 +6,7 @@ use crate::{Blocks, Buffer, Builder, PlanError, Schedule, StepId, Team};
 const WINDOW: usize = 16;
 
 /// Pairwise exchange with blocks of any sizes: in step k with the ranks k after and k before this one. What
-/// rank r sends to s must be as long as what s receives from r. (p−1) α, [`WINDOW`] steps at once.
+/// rank r sends to s must be as long as what s receives from r. (p−1) α, `WINDOW` steps at once.
 ///
 /// # Errors
 /// When there is not one block for each rank in both.
