@@ -63,14 +63,18 @@ fn matches(address: &Address, word: &str) -> bool {
     }
 }
 
-/// The addresses to offer, best first.
+/// The addresses to offer, best first; `all` is asked only where the choice depends on it.
 ///
 /// # Errors
 /// When the user's choice of interfaces leaves none, naming what there is.
-pub(crate) fn offer(launch: &NodeLaunch, all: &[Address]) -> Result<Vec<IpAddr>, LaunchFault> {
+pub(crate) fn offer(
+    launch: &NodeLaunch,
+    all: impl FnOnce() -> Vec<Address>,
+) -> Result<Vec<IpAddr>, LaunchFault> {
     if let Some(ip) = launch.reached_at.filter(IpAddr::is_loopback) {
         return Ok(vec![ip]);
     }
+    let all = all();
     let localhost = IpAddr::V4(Ipv4Addr::LOCALHOST);
     if launch.nodes == 1 && launch.ifaces.is_empty() {
         return Ok(vec![all.iter().map(|a| a.ip).find(IpAddr::is_loopback).unwrap_or(localhost)]);
@@ -221,13 +225,14 @@ mod tests {
             (node(2, None, &["lo"]), &["127.0.0.1"]),
         ];
         for (launch, expected) in table {
-            let got: Vec<String> = offer(&launch, &all).unwrap().iter().map(ToString::to_string).collect();
+            let got: Vec<String> =
+                offer(&launch, || all.to_vec()).unwrap().iter().map(ToString::to_string).collect();
             assert_eq!(got, expected, "{:?} {:?}", launch.reached_at, launch.ifaces);
         }
-        let fault = offer(&node(2, None, &["ib7", "10.9.0.0/16"]), &all).unwrap_err();
+        let fault = offer(&node(2, None, &["ib7", "10.9.0.0/16"]), || all.to_vec()).unwrap_err();
         assert_eq!(fault.what, "no interface or network ib7,10.9.0.0/16 here");
         assert!(fault.hint.unwrap().contains("eth0 10.0.0.1/24"));
-        assert_eq!(offer(&node(2, None, &[]), &all[..1]).unwrap(), [all[0].ip]);
+        assert_eq!(offer(&node(2, None, &[]), || all[..1].to_vec()).unwrap(), [all[0].ip]);
     }
 
     #[test]

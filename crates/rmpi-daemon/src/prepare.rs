@@ -76,7 +76,7 @@ pub(crate) fn prepare(
     }
     let mut notes = Vec::new();
     let apps = find_all(&launch.apps, node_env, home, &mut notes)?;
-    let addresses = net::offer(&launch, &net::interfaces())?;
+    let addresses = net::offer(&launch, net::interfaces)?;
     let mut ports = Ports::new(&addresses, launch.port_range, launch.size);
     let mut listeners = Vec::with_capacity(launch.ranks.len());
     let mut ranks = Vec::with_capacity(launch.ranks.len());
@@ -146,20 +146,19 @@ impl Prepared {
         let null = open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty());
         let null = Arc::new(null.map_err(|e| exhausted(e.into()))?);
         let programs = self.programs(table)?;
-        let mut children = Vec::with_capacity(self.launch.ranks.len());
         let mut ends = Vec::with_capacity(self.launch.ranks.len());
-        for (rank, listener) in self.launch.ranks.iter().zip(self.listeners) {
+        let nofile = (self.files.soft != self.files.hard).then_some((self.files.soft, self.files.hard));
+        let children = self.launch.ranks.iter().zip(self.listeners).map(|(rank, listener)| {
             let program = Arc::clone(&programs[rank.app as usize]);
             let app = &self.launch.apps[rank.app as usize];
-            let (ours, mut fds) = streams(&self.launch, rank, &null).map_err(exhausted)?;
+            let (ours, mut fds) = streams(&self.launch, rank, &null)?;
             fds.push((Arc::clone(&boot), 3));
             fds.push((Arc::new(listener), 4));
             let env = env::per_rank(rank, app, FDS).into_iter();
             let env = env.filter_map(|(n, v)| CString::new(format!("{n}={v}")).ok()).collect();
-            let nofile = (self.files.soft != self.files.hard).then_some((self.files.soft, self.files.hard));
-            children.push(Child { program, env, cpus: rank.cpus.clone(), fds, nofile });
             ends.push(ours);
-        }
+            Ok(Child { program, env, cpus: rank.cpus.clone(), fds, nofile })
+        });
         let batch = Batch::start(children).map_err(exhausted)?;
         Ok((batch, ends))
     }

@@ -54,6 +54,8 @@ pub(super) struct Plan {
     pub(super) nofile: [u64; 2],
     pub(super) parent: i32,
     pub(super) report: i32,
+    /// Signals to set to their default, bit 0 for signal 1.
+    pub(super) reset: u64,
     pub(super) index: i32,
 }
 
@@ -85,9 +87,12 @@ unsafe fn call(number: libc::c_long, args: [usize; 5]) -> isize {
 }
 
 /// The kernel's `struct sigaction` for `SIG_DFL`: all zero, whatever the layout.
-static DEFAULT_ACTION: [u64; 8] = [0; 8];
+static DEFAULT_ACTION: [u64; ACTION_WORDS] = [0; ACTION_WORDS];
+/// More words than any kernel's `struct sigaction` has.
+pub(super) const ACTION_WORDS: usize = 8;
 static EMPTY_MASK: u64 = 0;
-const KERNEL_SIGSET_BYTES: usize = 8;
+/// Bytes of the kernel's signal set.
+pub(super) const KERNEL_SIGSET_BYTES: usize = 8;
 
 /// Entry of the child. Returns only when something failed; `clone`'s wrapper then ends the process.
 pub(super) extern "C" fn child_main(plan: *mut c_void) -> c_int {
@@ -122,7 +127,10 @@ unsafe fn run(plan: &Plan) -> (Step, i32) {
         if ret < 0 {
             return (Step::Setup, errno(ret));
         }
-        for signal in 1..=64 {
+        let mut reset = plan.reset;
+        while reset != 0 {
+            let signal = reset.trailing_zeros() as usize + 1;
+            reset &= reset - 1;
             let action = DEFAULT_ACTION.as_ptr() as usize;
             call(libc::SYS_rt_sigaction, [signal, action, 0, KERNEL_SIGSET_BYTES, 0]);
         }

@@ -96,56 +96,70 @@ pub(crate) struct Batch {
 }
 
 impl Batch {
-    /// Starts all children. On an error none is left running.
+    /// Starts all children, each as soon as it is given: what a child's descriptors cost it, and how long the
+    /// others wait, must not grow with the descriptors of all. On an error none is left running.
     ///
     /// # Errors
-    /// What `pipe`, `fcntl` or `clone` say (descriptors or processes exhausted).
-    pub(crate) fn start(children: Vec<Child>) -> io::Result<Self> {
+    /// The first that `children` gives; what `pipe`, `fcntl` or `clone` say (descriptors or processes
+    /// exhausted).
+    pub(crate) fn start(children: impl IntoIterator<Item = io::Result<Child>>) -> io::Result<Self> {
         let (report, write) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
         let write = lift(write.as_fd())?.unwrap_or(write);
-        let parent = i32::try_from(std::process::id()).unwrap_or(i32::MAX);
-        let held = children
-            .into_iter()
-            .enumerate()
-            .map(|(index, child)| hold(child, index, parent, write.as_raw_fd()))
-            .collect::<io::Result<Vec<_>>>()?;
-        let mut batch =
-            Self { held, pids: Vec::new(), report, partial: Vec::new(), faults: Vec::new(), done: false };
-        batch.pids.reserve(batch.held.len());
+        let mut batch = Self {
+            held: Vec::new(),
+            pids: Vec::new(),
+            report,
+            partial: Vec::new(),
+            faults: Vec::new(),
+            done: false,
+        };
         // A handler of ours must not run in a child on our memory: all signals stay blocked until its exec.
         let mut before = SigSet::empty();
         pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), Some(&mut before))?;
-        let started = batch.clone_all();
+        let started = batch.start_all(children, write.as_raw_fd());
         pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&before), None)?;
         drop(write);
-        for held in &mut batch.held {
-            // Each child has its own table of descriptors since its clone.
-            held.child.fds.clear();
-            held.lifted.clear();
-        }
         started.map(|()| batch)
     }
 
-    fn clone_all(&mut self) -> io::Result<()> {
-        for held in &mut self.held {
-            let plan: *const Plan = &raw const *held.plan;
-            let top = held.stack.as_mut_ptr_range().end;
-            // SAFETY: `top` is the 16-byte aligned end of a stack that, like everything `plan` points to,
-            // lives in `self.held` until the child has called exec or ended (`finish` waits for that).
-            // Without CLONE_FILES and CLONE_SIGHAND the child's descriptors and handlers are its own.
-            let pid = unsafe {
-                libc::clone(
-                    child_main,
-                    top.cast::<c_void>(),
-                    libc::CLONE_VM | libc::SIGCHLD,
-                    plan.cast_mut().cast::<c_void>(),
-                )
-            };
-            if pid < 0 {
-                return Err(io::Error::last_os_error());
-            }
-            self.pids.push(pid);
+    fn start_all(
+        &mut self,
+        children: impl IntoIterator<Item = io::Result<Child>>,
+        report: RawFd,
+    ) -> io::Result<()> {
+        let parent = i32::try_from(std::process::id()).unwrap_or(i32::MAX);
+        let common = Common { parent, report, reset: not_default() };
+        for (index, child) in children.into_iter().enumerate() {
+            let held = hold(child?, index, &common)?;
+            self.held.push(held);
+            self.clone_last()?;
         }
+        Ok(())
+    }
+
+    /// Starts the child that was held last.
+    fn clone_last(&mut self) -> io::Result<()> {
+        let Some(held) = self.held.last_mut() else { return Ok(()) };
+        let plan: *const Plan = &raw const *held.plan;
+        let top = held.stack.as_mut_ptr_range().end;
+        // SAFETY: `top` is the 16-byte aligned end of a stack that, like everything `plan` points to, lives in
+        // `self.held` until the child has called exec or ended (`finish` waits for that). Without CLONE_FILES
+        // and CLONE_SIGHAND the child's descriptors and handlers are its own.
+        let pid = unsafe {
+            libc::clone(
+                child_main,
+                top.cast::<c_void>(),
+                libc::CLONE_VM | libc::SIGCHLD,
+                plan.cast_mut().cast::<c_void>(),
+            )
+        };
+        if pid < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        self.pids.push(pid);
+        // The child has its own table of descriptors since its clone.
+        held.child.fds.clear();
+        held.lifted.clear();
         Ok(())
     }
 
@@ -227,7 +241,33 @@ impl Drop for Batch {
     }
 }
 
-fn hold(child: Child, index: usize, parent: i32, report: RawFd) -> io::Result<Held> {
+/// What all children of a batch are told.
+struct Common {
+    parent: i32,
+    report: RawFd,
+    reset: u64,
+}
+
+/// The signals this process ignores or handles, bit 0 for signal 1: what a child has to reset.
+fn not_default() -> u64 {
+    let mut set = 0;
+    for signal in 1..=64 {
+        let mut action = [0u64; child::ACTION_WORDS];
+        let buffer = action.as_mut_ptr();
+        let none = std::ptr::null::<u64>();
+        // SAFETY: asks only; the buffer is larger than any kernel's `struct sigaction`.
+        let ret = unsafe {
+            libc::syscall(libc::SYS_rt_sigaction, signal, none, buffer, child::KERNEL_SIGSET_BYTES)
+        };
+        // The handler comes first; SIG_DFL is 0. A signal that cannot be asked about is reset.
+        if ret != 0 || action[0] != 0 {
+            set |= 1 << (signal - 1);
+        }
+    }
+    set
+}
+
+fn hold(child: Child, index: usize, common: &Common) -> io::Result<Held> {
     let program = &child.program;
     let pointers = |strings: &[CString], more: &[CString]| -> Vec<*const c_char> {
         strings.iter().chain(more).map(|s| s.as_ptr()).chain([std::ptr::null()]).collect()
@@ -258,8 +298,9 @@ fn hold(child: Child, index: usize, parent: i32, report: RawFd) -> io::Result<He
         fds: fds.as_ptr(),
         fds_len: fds.len(),
         nofile: child.nofile.map_or([0, 0], |(soft, hard)| [soft, hard]),
-        parent,
-        report,
+        parent: common.parent,
+        report: common.report,
+        reset: common.reset,
         index: i32::try_from(index).unwrap_or(i32::MAX),
     });
     let stack = Vec::with_capacity(STACK / 16);

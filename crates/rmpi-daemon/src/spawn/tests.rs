@@ -45,7 +45,7 @@ fn reap(pid: i32) -> i32 {
 fn children_get_their_world() {
     let script = "echo $SHARED$OWN $(pwd) $(ps -o pgid= -p $$ | tr -d ' ') $$ $(ls /proc/$$/fd | tr '\\n' ,)";
     let (mut read, write) = pipe();
-    let mut batch = Batch::start(vec![child(&program(&["/bin/sh", "-c", script]), write)]).unwrap();
+    let mut batch = Batch::start([Ok(child(&program(&["/bin/sh", "-c", script]), write))]).unwrap();
     let pid = batch.pids()[0];
     assert_eq!(batch.wait().unwrap(), []);
     drop(batch);
@@ -74,7 +74,7 @@ fn faults_carry_step_and_errno_and_harmless_ones_do_not_stop() {
     unbindable.cpus = Some([60_000].into_iter().collect());
     let children =
         vec![child(&missing, pipe().1), child(&fine, pipe().1), child(&elsewhere, pipe().1), unbindable];
-    let mut batch = Batch::start(children).unwrap();
+    let mut batch = Batch::start(children.into_iter().map(Ok)).unwrap();
     let faults = batch.wait().unwrap();
     let expected = [
         ExecFault { index: 0, step: Step::Exec, errno: libc::ENOENT },
@@ -91,7 +91,7 @@ fn faults_carry_step_and_errno_and_harmless_ones_do_not_stop() {
 fn signal_dispositions_and_mask_are_reset() {
     let (mut read, write) = pipe();
     let status = program(&["/bin/grep", "-E", "^Sig(Blk|Ign)", "/proc/self/status"]);
-    let mut batch = Batch::start(vec![child(&status, write)]).unwrap();
+    let mut batch = Batch::start([Ok(child(&status, write))]).unwrap();
     batch.wait().unwrap();
     let pid = batch.pids()[0];
     let mut text = String::new();
@@ -104,8 +104,8 @@ fn signal_dispositions_and_mask_are_reset() {
 #[test]
 fn a_batch_given_up_leaves_nothing() {
     let sleeper = program(&["/bin/sleep", "1000"]);
-    let children = (0..4).map(|_| child(&sleeper, pipe().1)).collect();
-    let batch = Batch::start(children).unwrap();
+    let children: Vec<_> = (0..4).map(|_| child(&sleeper, pipe().1)).collect();
+    let batch = Batch::start(children.into_iter().map(Ok)).unwrap();
     let pids = batch.pids().to_vec();
     drop(batch);
     for pid in pids {
@@ -128,7 +128,7 @@ fn spawn_times() {
                         (read, child(&program, write))
                     })
                     .unzip();
-                let mut batch = Batch::start(children).unwrap();
+                let mut batch = Batch::start(children.into_iter().map(Ok)).unwrap();
                 batch.wait().unwrap();
                 let pids = batch.pids().to_vec();
                 drop(batch);
