@@ -60,6 +60,7 @@ fn host_files() {
     let with = |file: &str, texts: &[&str]| refused(&["--hostfile", file, "-np", "1", "hostname"], 2, texts);
     with("/no/such/hosts", &["/no/such/hosts"]);
     with("/", &["directory"]);
+    with("/dev/zero", &["/dev/zero", "larger than"]);
     with(&dir.file("empty", b"# nobody\n", 0o600), &["no host in the file"]);
     with(&dir.file("binary", b"\x7fELF\0\0\x01", 0o600), &["binary:1"]);
     with(&dir.file("slots", b"n1 slots=x\n", 0o600), &["slots:1: slots: 'x' is not a number"]);

@@ -39,18 +39,24 @@ fn main() -> ExitCode {
 /// Reads options, environment and the files they name.
 fn understand(argv0: OsString, args: Vec<OsString>) -> Result<Parsed, CliError> {
     let env: EnvMap = std::env::vars_os().collect();
-    let read_stdin = || {
-        let mut bytes = Vec::new();
-        io::stdin().lock().read_to_end(&mut bytes).map(|_| bytes)
-    };
+    let read_stdin = || read_up_to_limit(io::stdin().lock());
     let sources = Sources {
         env: &env,
-        read_file: &|path| std::fs::read(path),
+        read_file: &|path| std::fs::File::open(path).and_then(read_up_to_limit),
         read_stdin: &read_stdin,
         cwd: std::env::current_dir().unwrap_or_else(|_| "/".into()),
         argv0,
     };
     rmpi_cli::parse(args, &sources)
+}
+
+/// Everything there is to read of a host file and its like, or an error for what never ends (`/dev/zero`).
+fn read_up_to_limit(source: impl io::Read) -> io::Result<Vec<u8>> {
+    const LIMIT: u64 = 64 << 20;
+    let mut bytes = Vec::new();
+    source.take(LIMIT + 1).read_to_end(&mut bytes)?;
+    let too_large = io::Error::new(io::ErrorKind::FileTooLarge, "larger than 64 MiB");
+    if bytes.len() as u64 > LIMIT { Err(too_large) } else { Ok(bytes) }
 }
 
 /// Runs the job; gives the exit code. The report is the last thing on stderr.
@@ -80,6 +86,9 @@ fn run(command: Command) -> u8 {
         match event {
             Event::Note(text) if !quiet => say_note(&text),
             Event::Stopping { why, .. } if interrupted(&why) && !quiet => say(&format!("rmpirun: {why}\n")),
+            Event::Stacks { proc, host, text } => {
+                say(&rmpi_launch::report::lines(&format!("{proc} on {host}\n{}", text.trim_end())));
+            }
             Event::Planned(plan) => say(&plan.render(display.allocation, display.map, display.bindings)),
             _ => {}
         }

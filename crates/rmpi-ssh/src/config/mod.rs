@@ -10,6 +10,7 @@ mod tokens;
 
 use file::{Raw, Walk};
 use rmpi_types::spec::HostKeys;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokens::Tokens;
@@ -198,17 +199,28 @@ const HONOURED: [&str; 26] = [
     "batchmode",
 ];
 
+/// Bytes of a configuration file, at most.
+const LARGEST_FILE: u64 = 1 << 20;
+
 /// Reads the files from disk.
 ///
 /// # Errors
 /// Files that cannot be read, lines and values that make no sense.
 pub fn resolve_on_disk(sources: &Sources, query: &Query) -> Result<HostConfig, ConfigError> {
-    let read = |path: &Path| match std::fs::read(path) {
+    let read = |path: &Path| match read_file(path) {
         Ok(bytes) => Some(Ok(String::from_utf8_lossy(&bytes).into_owned())),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => None,
         Err(e) => Some(Err(e)),
     };
     resolve(sources, query, &read, &file::expand_on_disk, &|name| std::env::var(name).ok())
+}
+
+/// A whole file, or an error for what is no configuration by its size (`Include /dev/zero`).
+fn read_file(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)?.take(LARGEST_FILE + 1).read_to_end(&mut bytes)?;
+    let too_large = io::Error::new(io::ErrorKind::FileTooLarge, "larger than 1 MiB");
+    if bytes.len() as u64 > LARGEST_FILE { Err(too_large) } else { Ok(bytes) }
 }
 
 /// Reads the files through `read` (`None`: does not exist), finds those of an `Include` pattern through `expand`

@@ -247,3 +247,9 @@ proptest! {
         prop_assert_eq!(one(&text, "n1").port, ports[0]);
     }
 }
+
+#[test]
+fn a_file_without_end_is_refused() {
+    let error = read_file(Path::new("/dev/zero")).unwrap_err();
+    assert_eq!(error.to_string(), "larger than 1 MiB");
+}
