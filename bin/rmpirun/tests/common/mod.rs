@@ -29,7 +29,9 @@ impl Run {
 
 /// The command, its standard input empty.
 pub(crate) fn rmpirun<S: AsRef<std::ffi::OsStr>>(args: impl IntoIterator<Item = S>) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_rmpirun"));
+    // A test run in the background, or under nohup, ignores signals that are to mean something here.
+    let mut command = Command::new("env");
+    command.args(["--default-signal=HUP,INT,QUIT", env!("CARGO_BIN_EXE_rmpirun")]);
     command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
