@@ -55,6 +55,25 @@ fn user_signals_reach_every_rank() {
 }
 
 #[test]
+fn quit_tells_what_ranks_do_and_the_job_goes_on() {
+    let script = "trap 'echo told; exit 0' USR1; echo ready; while :; do sleep 0.05; done";
+    let (mut child, mut stdout) = started(2, script);
+    let mut stderr = child.stderr.take().unwrap();
+    signal(child.id(), "QUIT");
+    let mut told = [0, 1].map(|_| {
+        let first = read_until(&mut stderr, "rmpirun: rank");
+        assert!(read_until(&mut stderr, "  sh (pid ").ends_with(')'));
+        assert!(read_until(&mut stderr, "    thread ").contains(" (sh): "));
+        first.split(" on ").next().unwrap().to_owned()
+    });
+    told.sort();
+    assert_eq!(told, ["rmpirun: rank 0", "rmpirun: rank 1"]);
+    signal(child.id(), "USR1");
+    read_until(&mut stdout, "told");
+    assert_eq!(finish(child).code(), 0);
+}
+
+#[test]
 fn nothing_is_left_when_the_launcher_is_killed() {
     let script = "sh -c 'echo pid $$; exec sleep 100' & echo ready; wait";
     let mut child = ranks(1, script).spawn().unwrap();

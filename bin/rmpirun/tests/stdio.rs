@@ -156,13 +156,14 @@ fn rank_0_reads_all_of_our_input_and_the_others_none() {
     assert!(run.stdout == input, "{} bytes of {}", run.stdout.len(), input.len());
 }
 
-/// `while read h; do rmpirun ...; done < list` must not lose lines.
+/// `while read h; do rmpirun ...; done < list` must not lose lines, not even those that came as far as the
+/// rank's pipe (`read -t 0` says when, and reads nothing).
 #[test]
 fn input_no_rank_reads_is_left_for_the_next_command() {
     let path = std::env::temp_dir().join(format!("rmpirun-stdin-{}", std::process::id()));
     std::fs::write(&path, "one\ntwo\n").unwrap();
     let script = format!(
-        "while read h; do '{}' -np 1 echo \"$h\"; done < '{}'",
+        "while read h; do '{}' -np 1 bash -c 'until read -t 0; do :; done; echo '\"$h\"; done < '{}'",
         env!("CARGO_BIN_EXE_rmpirun"),
         path.display()
     );

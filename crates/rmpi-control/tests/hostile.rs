@@ -162,7 +162,7 @@ fn up_message(step: &mut u32, node: u32, (kind, a, b, n): Dice) -> Up {
             _ => Up::Ended,
         };
     }
-    match kind % 16 {
+    match kind % 18 {
         0 => Up::Report(Box::new(report())),
         1 => Up::Prepared(endpoints(u32::from(a % 4))),
         2 => Up::Failed(LaunchFault::fatal(Stage::Exec, "no")),
@@ -178,6 +178,8 @@ fn up_message(step: &mut u32, node: u32, (kind, a, b, n): Dice) -> Up {
         12 => Up::FenceWaits { fence: u64::from(a) },
         13 => Up::Lost { node: NodeIdx(u32::from(a % 4)), what: "w".into() },
         14 => Up::Note("n".repeat(usize::from(n))),
+        15 => Up::StdinLeft { proc: proc(a), bytes: u32::from(n) },
+        16 => Up::Stacks { proc: proc(a) },
         _ => Up::Ended,
     }
 }
@@ -330,7 +332,9 @@ fn daemon_event(dice: Dice, step: &mut u32, seqs: &mut [u64; 3]) -> DaemonEvent 
             last: n % 8 == 0,
         },
         186..=190 => DaemonEvent::StdinTaken { proc: proc(a), bytes: u32::from(n) },
-        191..=193 => DaemonEvent::StdinClosed { proc: proc(a) },
+        191 => DaemonEvent::StdinClosed { proc: proc(a) },
+        192 => DaemonEvent::StdinLeft { proc: proc(a), bytes: u32::from(n) },
+        193 => DaemonEvent::Stacks { proc: proc(a), text: Bytes::from_static(b"state\n") },
         194..=200 => DaemonEvent::RankExited(exit(a % 3, b)),
         201..=240 => DaemonEvent::RankRequest {
             proc: proc(a % 3),

@@ -46,7 +46,8 @@ fn all(proc: &Path) -> Vec<Process> {
         .collect()
 }
 
-fn below(root: i32, all: Vec<Process>) -> Vec<Process> {
+/// The processes below `root` among `all`.
+pub(crate) fn below(root: i32, all: Vec<Process>) -> Vec<Process> {
     let mut children: HashMap<i32, Vec<Process>> = HashMap::new();
     for process in all {
         children.entry(process.parent).or_default().push(process);

@@ -14,6 +14,7 @@ mod node;
 mod passwd;
 mod prepare;
 mod spawn;
+mod stacks;
 mod stdio;
 mod sys;
 mod topo;

@@ -11,8 +11,9 @@ use nix::unistd::{pipe2, read, write};
 use rmpi_types::launch::StdioKind;
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::os::fd::OwnedFd;
-use std::rc::Rc;
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::rc::{Rc, Weak};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{Notify, mpsc};
 
@@ -122,9 +123,44 @@ pub(crate) enum Taken {
     Closed,
 }
 
+/// How much of what a rank's standard input took lies in its pipe unread. The end of file needs our end
+/// closed: from then on, when nothing is written any more, the other end is held instead.
+#[derive(Debug)]
+pub(crate) struct Unread {
+    writer: Weak<AsyncFd<OwnedFd>>,
+    reader: RefCell<Option<OwnedFd>>,
+}
+
+impl Unread {
+    /// Of this pipe.
+    pub(crate) fn of(writer: &Rc<AsyncFd<OwnedFd>>) -> Self {
+        Self { writer: Rc::downgrade(writer), reader: RefCell::default() }
+    }
+
+    /// Bytes; 0 where that is not to be had.
+    pub(crate) fn count(&self) -> u32 {
+        if let Some(reader) = &*self.reader.borrow() {
+            return sys::unread(reader.as_fd());
+        }
+        self.writer.upgrade().map_or(0, |writer| sys::unread(writer.get_ref().as_fd()))
+    }
+
+    /// Nothing will be written any more: holds the other end if something is in the pipe.
+    fn seal(&self, writer: &AsyncFd<OwnedFd>) {
+        let fd = writer.get_ref();
+        if sys::unread(fd.as_fd()) > 0 {
+            let mut options = std::fs::OpenOptions::new();
+            options.read(true).custom_flags(OFlag::O_NONBLOCK.bits());
+            let other = options.open(format!("/proc/self/fd/{}", fd.as_raw_fd()));
+            *self.reader.borrow_mut() = other.ok().map(Into::into);
+        }
+    }
+}
+
 /// Writes what comes to a rank's standard input; the channel's end is the end of file.
 pub(crate) async fn write_stdin(
-    fd: AsyncFd<OwnedFd>,
+    fd: Rc<AsyncFd<OwnedFd>>,
+    unread: Rc<Unread>,
     mut input: mpsc::UnboundedReceiver<Bytes>,
     report: impl Fn(Taken),
 ) {
@@ -134,7 +170,10 @@ pub(crate) async fn write_stdin(
             match ready.try_io(|fd| Ok(write(fd, &bytes)?)) {
                 Err(_) => {}
                 Ok(Err(e)) if e.kind() == io::ErrorKind::Interrupted => {}
-                Ok(Err(_)) => return report(Taken::Closed),
+                Ok(Err(_)) => {
+                    unread.seal(&fd);
+                    return report(Taken::Closed);
+                }
                 Ok(Ok(n)) => {
                     drop(bytes.split_to(n));
                     report(Taken::Bytes(u32::try_from(n).unwrap_or(u32::MAX)));
@@ -142,4 +181,5 @@ pub(crate) async fn write_stdin(
             }
         }
     }
+    unread.seal(&fd);
 }

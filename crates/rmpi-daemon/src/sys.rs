@@ -7,7 +7,7 @@ use nix::libc;
 use nix::sys::signalfd::SignalFd;
 use rmpi_types::RankEnd;
 use std::io;
-use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd, OwnedFd};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -100,6 +100,14 @@ pub(crate) fn fork() -> io::Result<Option<i32>> {
 pub(crate) fn send_signal(pid: i32, signal: i32) -> bool {
     // SAFETY: plain numbers; 0, -1 and 1 (everything, the init process) are refused here.
     pid != 0 && pid != -1 && pid != 1 && unsafe { libc::kill(pid, signal) } == 0
+}
+
+/// Bytes in a pipe that nobody has read, asked at either end; 0 where the kernel does not say.
+pub(crate) fn unread(fd: BorrowedFd<'_>) -> u32 {
+    let mut count: libc::c_int = 0;
+    // SAFETY: FIONREAD writes one int, which `count` is.
+    let done = unsafe { libc::ioctl(fd.as_raw_fd(), libc::FIONREAD, &raw mut count) } == 0;
+    if done { u32::try_from(count).unwrap_or(0) } else { 0 }
 }
 
 /// A copy of a descriptor at `lowest` or above that closes on exec.

@@ -66,6 +66,15 @@ pub enum Event {
         /// Killed without grace.
         force: bool,
     },
+    /// What a rank's processes and threads are doing: the answer to SIGQUIT ([`crate::Control::signal`]).
+    Stacks {
+        /// The rank.
+        proc: ProcId,
+        /// Its host's name as the user wrote it.
+        host: String,
+        /// Lines.
+        text: String,
+    },
     /// One line for the user.
     Note(String),
 }

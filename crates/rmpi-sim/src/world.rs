@@ -422,6 +422,13 @@ impl Sim {
                     self.steps(node, proc, steps);
                 }
             }
+            DaemonAction::Describe { procs } => {
+                let text = bytes::Bytes::from_static(b"simulated\n");
+                for proc in procs {
+                    let said = DaemonEvent::Stacks { proc, text: text.clone() };
+                    self.steps(node, proc, vec![Step::Event(said)]);
+                }
+            }
             DaemonAction::KillAll => {
                 for i in 0..entry.ranks.len() {
                     let mut steps = Vec::new();

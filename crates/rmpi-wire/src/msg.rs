@@ -204,6 +204,18 @@ pub enum Up {
     Note(String),
     /// No process of the namespace is left on the node; the worker will exit after `Finish`.
     Ended,
+    /// The rank ended without having read this much of the standard input it has taken. Before its `Exited`.
+    StdinLeft {
+        /// The reader.
+        proc: ProcId,
+        /// Bytes.
+        bytes: u32,
+    },
+    /// Answer to SIGQUIT. Payload: lines that say what the rank's processes and threads are doing.
+    Stacks {
+        /// The rank.
+        proc: ProcId,
+    },
 }
 
 /// Between the two ends of one link.

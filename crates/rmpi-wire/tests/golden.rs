@@ -148,6 +148,8 @@ fn ups() -> Vec<Up> {
         Up::Lost { node: NodeIdx(4), what: "w".into() },
         Up::Note("n".into()),
         Up::Ended,
+        Up::StdinLeft { proc: proc(), bytes: 5 },
+        Up::Stacks { proc: proc() },
     ]
 }
 

@@ -66,9 +66,14 @@ impl DaemonMachine {
     }
 
     pub(super) fn signal(&mut self, signal: i32, procs: Vec<ProcId>, out: &mut Vec<DaemonAction>) {
-        if !procs.is_empty() {
-            out.push(DaemonAction::Signal { signal, procs });
+        if procs.is_empty() {
+            return;
         }
+        out.push(match signal {
+            // Asks what they are doing; it is not for them.
+            crate::signals::QUIT => DaemonAction::Describe { procs },
+            _ => DaemonAction::Signal { signal, procs },
+        });
     }
 
     /// Begins to stop all ranks; a stop that is under way is only ever made shorter.

@@ -98,6 +98,20 @@ pub enum DaemonEvent {
         /// The reader.
         proc: ProcId,
     },
+    /// The rank has ended and had not read this many of the bytes it took. Before its `RankExited`.
+    StdinLeft {
+        /// The reader.
+        proc: ProcId,
+        /// Bytes, at least one.
+        bytes: u32,
+    },
+    /// Answer to [`DaemonAction::Describe`] for one rank.
+    Stacks {
+        /// The rank.
+        proc: ProcId,
+        /// Lines.
+        text: Bytes,
+    },
     /// `waitpid` of a rank. `abort`, `stopped` are filled in by the machine.
     RankExited(RankExit),
     /// A request from a rank's socket.
@@ -170,6 +184,11 @@ pub enum DaemonAction {
         /// Signal number.
         signal: i32,
         /// The ranks, none of which has exited as far as the machine knows.
+        procs: Vec<ProcId>,
+    },
+    /// Say what the processes and threads of these ranks are doing: feed `Stacks` for each.
+    Describe {
+        /// The ranks, as for `Signal`.
         procs: Vec<ProcId>,
     },
     /// SIGKILL every process of the job (descendants, cgroup), again and again until none is left; then feed

@@ -146,6 +146,8 @@ impl DaemonMachine {
             }
             DaemonEvent::StdinTaken { proc, bytes } => self.stdin_taken(proc, bytes, out),
             DaemonEvent::StdinClosed { proc } => self.stdin_closed(proc, out),
+            DaemonEvent::StdinLeft { proc, bytes } => self.stdin_left(proc, bytes, out),
+            DaemonEvent::Stacks { proc, text } => self.stacks(proc, text, out),
             DaemonEvent::RankExited(exit) => self.rank_exited(now, exit, out),
             DaemonEvent::RankRequest { proc, id, request, payload } => {
                 self.request(now, proc, id, request, &payload, out);
@@ -424,6 +426,7 @@ fn of_a_rank(event: &DaemonEvent) -> bool {
         DaemonEvent::Output { .. }
             | DaemonEvent::StdinTaken { .. }
             | DaemonEvent::StdinClosed { .. }
+            | DaemonEvent::StdinLeft { .. }
             | DaemonEvent::RankExited(_)
             | DaemonEvent::RankRequest { .. }
             | DaemonEvent::RankGone { .. }

@@ -234,6 +234,15 @@ pub enum JobEventOut {
         /// Killed without grace.
         force: bool,
     },
+    /// What a rank is doing, asked for by SIGQUIT.
+    Stacks {
+        /// Its host.
+        node: NodeIdx,
+        /// The rank.
+        proc: ProcId,
+        /// Lines.
+        text: Bytes,
+    },
     /// A line for the user, from the first node that sent this text.
     Note {
         /// The host.

@@ -15,6 +15,8 @@ const WINDOW: u32 = 128 << 10;
 struct Reader {
     node: NodeIdx,
     outstanding: u32,
+    /// Bytes it took and had not read when it ended.
+    left: u32,
     taking: bool,
     open: bool,
 }
@@ -42,7 +44,7 @@ pub(super) struct Input {
 impl Input {
     /// A reader runs.
     pub(super) fn started(&mut self, proc: ProcId, node: NodeIdx) {
-        let reader = Reader { node, outstanding: 0, taking: false, open: true };
+        let reader = Reader { node, outstanding: 0, left: 0, taking: false, open: true };
         if self.readers.insert(proc.rank, reader).is_none() {
             self.expected = self.expected.saturating_sub(1);
             self.open += 1;
@@ -72,6 +74,11 @@ impl Input {
             r.taking = true;
         });
         right
+    }
+
+    /// A reader ended and had not read this much of what it took.
+    pub(super) fn left(&mut self, rank: Rank, bytes: u32) {
+        self.change(rank, |r| r.left = bytes);
     }
 
     /// How many bytes to read now, if any.
@@ -109,9 +116,10 @@ impl Input {
         self.readers.iter().filter(|(_, r)| r.open).map(|(rank, r)| (*rank, r.node)).collect()
     }
 
-    /// Bytes that no rank took.
+    /// Bytes that no rank took, or at least read.
     pub(super) fn untaken(&self) -> u64 {
-        self.unsent + self.readers.values().map(|r| u64::from(r.outstanding)).min().unwrap_or(0)
+        let unread = |r: &Reader| u64::from(r.outstanding) + u64::from(r.left);
+        self.unsent + self.readers.values().map(unread).min().unwrap_or(0)
     }
 }
 
@@ -150,6 +158,10 @@ mod tests {
         input.closed(Rank(0));
         assert!(input.read(5).is_empty());
         assert_eq!(input.untaken(), 5);
+        input.left(Rank(0), 7);
+        assert_eq!(input.untaken(), 5 + 7, "rank 1 did not take its 10");
+        input.left(Rank(0), 70);
+        assert_eq!(input.untaken(), 5 + 10);
     }
 
     #[test]

@@ -42,6 +42,16 @@ impl JobMachine {
                 self.of(node, proc)?;
                 self.stdin_credit(proc, bytes, out)
             }
+            Up::StdinLeft { proc, bytes } => {
+                self.of(node, proc)?;
+                self.input.left(proc.rank, bytes);
+                Ok(())
+            }
+            Up::Stacks { proc } => {
+                self.of(node, proc)?;
+                Self::event(JobEventOut::Stacks { node, proc, text: payload }, out);
+                Ok(())
+            }
             Up::Gone { exit, fences } => {
                 self.of(node, exit.proc)?;
                 self.gone(now, node, limited(exit), fences, out)

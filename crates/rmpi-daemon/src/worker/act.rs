@@ -2,11 +2,12 @@
 
 use super::{Starting, Sweeping, Worker};
 use crate::prepare::{self, RankEnds};
-use crate::{family, sys};
+use crate::{family, stacks, sys};
 use bytes::Bytes;
 use rmpi_control::{DaemonAction, DaemonEvent};
 use rmpi_types::{EndpointTable, LaunchFault, NodeLaunch, ProcId, Stage};
 use rmpi_wire::msg::Stream;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// How long a sweep goes on before what is left is told to be unkillable.
@@ -36,6 +37,7 @@ impl Worker {
                 }
             }
             DaemonAction::Signal { signal, procs } => self.signal(signal, &procs),
+            DaemonAction::Describe { procs } => self.describe(&procs),
             DaemonAction::KillAll => {
                 let now = Instant::now();
                 self.sweeping = Some(Sweeping { give_up: now + SWEEP_LIMIT, next: now });
@@ -145,6 +147,16 @@ impl Worker {
         if let Some(stdin) = self.ranks.get(&proc).and_then(|r| r.stdin.as_ref()) {
             // A reader that closed its input was reported by the writing task.
             let _ = stdin.send(bytes);
+        }
+    }
+
+    /// What the ranks' processes are doing.
+    fn describe(&mut self, procs: &[ProcId]) {
+        let all = family::descendants();
+        for proc in procs {
+            let Some(rank) = self.ranks.get(proc).filter(|r| r.alive) else { continue };
+            let text = stacks::describe(Path::new("/proc"), rank.pid, &all);
+            self.pending.push_back(DaemonEvent::Stacks { proc: *proc, text: text.into() });
         }
     }
 

@@ -12,7 +12,7 @@ use crate::lines::Tail;
 use crate::node::{self, FileLimit};
 use crate::prepare::{Prepared, RankEnds};
 use crate::spawn::Batch;
-use crate::stdio::{self, Credit, Taken};
+use crate::stdio::{self, Credit, Taken, Unread};
 use crate::uplink::{self, Queue};
 use crate::{family, passwd, sys};
 use bytes::Bytes;
@@ -41,6 +41,7 @@ const FLUSH: Duration = Duration::from_secs(5);
 struct RankState {
     credits: [Rc<Credit>; 2],
     stdin: Option<mpsc::UnboundedSender<Bytes>>,
+    unread: Option<Rc<Unread>>,
     requests: Option<Requests>,
     tail: Rc<RefCell<Tail>>,
     stderr_done: bool,
@@ -264,11 +265,12 @@ impl Worker {
             };
             spawn_local(stdio::read_output(fd, Rc::clone(credit), window, tail, give));
         }
-        let stdin = ends.stdin.map(|fd| self.serve_stdin(proc, fd)).transpose()?;
+        let (stdin, unread) = ends.stdin.map(|fd| self.serve_stdin(proc, fd)).transpose()?.unzip();
         let requests = self.serve_requests(proc, ends.kvs)?;
         let state = RankState {
             credits,
             stdin,
+            unread,
             requests: Some(requests),
             tail,
             stderr_done: false,
@@ -281,7 +283,11 @@ impl Worker {
         Ok(())
     }
 
-    fn serve_stdin(&self, proc: ProcId, fd: OwnedFd) -> io::Result<mpsc::UnboundedSender<Bytes>> {
+    fn serve_stdin(
+        &self,
+        proc: ProcId,
+        fd: OwnedFd,
+    ) -> io::Result<(mpsc::UnboundedSender<Bytes>, Rc<Unread>)> {
         let (send, receive) = mpsc::unbounded_channel();
         let events = self.events.clone();
         let report = move |taken| {
@@ -290,8 +296,10 @@ impl Worker {
                 Taken::Closed => DaemonEvent::StdinClosed { proc },
             });
         };
-        spawn_local(stdio::write_stdin(stdio::nonblocking(fd)?, receive, report));
-        Ok(send)
+        let fd = Rc::new(stdio::nonblocking(fd)?);
+        let unread = Rc::new(Unread::of(&fd));
+        spawn_local(stdio::write_stdin(fd, Rc::clone(&unread), receive, report));
+        Ok((send, unread))
     }
 
     fn serve_requests(&self, proc: ProcId, fd: OwnedFd) -> io::Result<Requests> {

@@ -38,6 +38,10 @@ impl Worker {
         let Some(rank) = self.ranks.get_mut(&proc) else { return };
         rank.alive = false;
         rank.stdin = None;
+        let left = rank.unread.take().map_or(0, |unread| unread.count());
+        if left > 0 {
+            self.pending.push_back(DaemonEvent::StdinLeft { proc, bytes: left });
+        }
         let killed = matches!(one.end, RankEnd::Signaled { signal: libc::SIGKILL, .. });
         let oom = killed && topo::cgroup::oom_kills(Path::new("/")) > self.oom_before;
         let exit = RankExit {

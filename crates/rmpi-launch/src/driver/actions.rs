@@ -107,6 +107,10 @@ impl Driver {
                 tracing::info!(why, "stopping");
                 Event::Stopping { why, force }
             }
+            JobEventOut::Stacks { node, proc, text } => {
+                let text = String::from_utf8_lossy(&text).into_owned();
+                Event::Stacks { proc, host: self.hosts[node.0 as usize].name.clone(), text }
+            }
             JobEventOut::Note { node, text } => {
                 tracing::debug!(node = node.0, text, "note");
                 return self.note(text);

@@ -102,6 +102,11 @@ impl FakeDaemon {
                     }
                 }
             }
+            DaemonAction::Describe { procs } => {
+                for proc in procs {
+                    self.feed(DaemonEvent::Stacks { proc, text: "sh (pid 5) sleeps\n".into() });
+                }
+            }
             DaemonAction::KillAll => {
                 for i in 0..self.ranks.len() {
                     self.exit(i, RankEnd::Signaled { signal: 9, core: false });
