@@ -3,15 +3,18 @@
 //! but what was asked for there (help, version).
 
 mod log;
+mod printer;
 mod signals;
 
+use printer::Printer;
 use rmpi_cli::{CliError, Command, Parsed, Sources};
 use rmpi_launch::types::exit;
 use rmpi_launch::types::spec::EnvMap;
-use rmpi_launch::{DaemonSource, Event, Job, StartError};
+use rmpi_launch::{Control, DaemonSource, Event, Job, StartError};
 use std::ffi::OsString;
 use std::io::{self, Read as _, Write as _};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 /// The daemon for the hosts: a packaged build carries it, any other takes the file beside it, else itself.
 #[cfg(embedded_daemon)]
@@ -75,25 +78,29 @@ fn run(command: Command) -> u8 {
         Ok(job) => job,
         Err(error @ (StartError::NoProgram | StartError::System(_))) => return failed(&error),
     };
-    let mut running = match job.start() {
-        Ok(running) => running,
+    let mut interrupts = 0;
+    let on_signal = move |job: &Control, signal| signals::forward(job, signal, &mut interrupts);
+    let printer = Arc::new(Printer::default());
+    let lines = Arc::clone(&printer);
+    let on_event = move |event| match event {
+        Event::Note(text) if !quiet => lines.print(note_line(&text)),
+        Event::Stopping { why, .. } if interrupted(&why) && !quiet => {
+            lines.print(format!("rmpirun: {why}\n"))
+        }
+        Event::Stacks { proc, host, text } => {
+            let text = format!("{proc} on {host}\n{}", text.trim_end());
+            lines.print(rmpi_launch::report::lines(&text));
+        }
+        Event::Planned(plan) => {
+            lines.print(plan.render(display.allocation, display.map, display.bindings));
+        }
+        _ => {}
+    };
+    let outcome = match job.run_here(&taken, on_signal, on_event) {
+        Ok(outcome) => outcome,
         Err(error) => return failed(&error),
     };
-    if let Err(error) = signals::forward(taken, running.control()) {
-        return failed(&StartError::System(error));
-    }
-    for event in running.events() {
-        match event {
-            Event::Note(text) if !quiet => say_note(&text),
-            Event::Stopping { why, .. } if interrupted(&why) && !quiet => say(&format!("rmpirun: {why}\n")),
-            Event::Stacks { proc, host, text } => {
-                say(&rmpi_launch::report::lines(&format!("{proc} on {host}\n{}", text.trim_end())));
-            }
-            Event::Planned(plan) => say(&plan.render(display.allocation, display.map, display.bindings)),
-            _ => {}
-        }
-    }
-    let outcome = running.wait();
+    printer.finish();
     say(&rmpi_launch::report::render(&outcome, quiet));
     outcome.code()
 }
@@ -128,7 +135,11 @@ fn failed(error: &StartError) -> u8 {
 }
 
 fn say_note(text: &str) {
-    say(&format!("rmpirun: note: {}\n", rmpi_launch::report::sanitize(text)));
+    say(&note_line(text));
+}
+
+fn note_line(text: &str) -> String {
+    format!("rmpirun: note: {}\n", rmpi_launch::report::sanitize(text))
 }
 
 /// One write to stderr, so that lines of ours and of ranks do not mix.

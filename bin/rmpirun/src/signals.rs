@@ -1,9 +1,10 @@
-//! The user's signals: blocked in every thread, taken one by one by a thread of their own, passed to the job.
+//! The user's signals: blocked in every thread, taken one by one, passed to the job.
 //! A signal that was ignored when we were started stays ignored (`nohup`, a script's `&`).
 
 use nix::sys::signal::{SigSet, Signal};
 use rmpi_launch::Control;
-use std::io;
+use std::fs::File;
+use std::io::Read as _;
 
 /// The third SIGINT leaves at once; the daemons clean up by themselves.
 const INTERRUPTS_MAX: u32 = 3;
@@ -37,25 +38,19 @@ pub(crate) fn block() -> SigSet {
 
 /// The mask of ignored signals, bit 0 for signal 1 (`proc_pid_status(5)`).
 fn ignored_mask() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|l| l.strip_prefix("SigIgn:"));
+    // One read takes all of it.
+    let mut status = [0; 8192];
+    let read = File::open("/proc/self/status").and_then(|mut file| file.read(&mut status));
+    let text = String::from_utf8_lossy(&status[..read.unwrap_or(0)]);
+    let line = text.lines().find_map(|l| l.strip_prefix("SigIgn:"));
     line.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0)
 }
 
-/// Starts the thread.
-///
-/// # Errors
-/// No thread is to be had.
-pub(crate) fn forward(set: SigSet, job: Control) -> io::Result<()> {
-    let take = move || {
-        let mut interrupts = 0;
-        while let Ok(signal) = set.wait() {
-            interrupts += u32::from(signal == Signal::SIGINT);
-            if interrupts >= INTERRUPTS_MAX {
-                std::process::exit(rmpi_launch::types::exit::of_signal(signal as i32).into());
-            }
-            job.signal(signal as i32);
-        }
-    };
-    std::thread::Builder::new().name("signals".into()).spawn(take).map(drop)
+/// Passes a signal on; `interrupts` counts.
+pub(crate) fn forward(job: &Control, signal: i32, interrupts: &mut u32) {
+    *interrupts += u32::from(signal == Signal::SIGINT as i32);
+    if *interrupts >= INTERRUPTS_MAX {
+        std::process::exit(rmpi_launch::types::exit::of_signal(signal).into());
+    }
+    job.signal(signal);
 }

@@ -2,8 +2,9 @@
 
 use crate::{guard, sys, worker};
 use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
+use nix::sys::signal::{SigSet, SigmaskHow, pthread_sigmask};
 use nix::sys::stat::Mode;
-use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout};
+use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, pipe2};
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -23,12 +24,57 @@ pub fn main(mut args: impl Iterator<Item = OsString>) -> ExitCode {
         complain(&io::Error::other(format!("unexpected argument {}", word.display())));
         return ExitCode::from(rmpi_types::exit::USAGE);
     }
+    ExitCode::from(serve())
+}
+
+/// Runs the daemon with the control stream on standard input and output; the exit code.
+fn serve() -> u8 {
     sys::close_from(3);
     let code = take_control().and_then(|control| guard::split(control, worker::main));
-    ExitCode::from(code.unwrap_or_else(|error| {
+    code.unwrap_or_else(|error| {
         complain(&error);
         rmpi_types::exit::INTERNAL
-    }))
+    })
+}
+
+/// The launcher's ends of the control stream of a daemon that was forked off it.
+#[derive(Debug)]
+pub struct Forked {
+    /// What is written here the daemon reads.
+    pub to: OwnedFd,
+    /// What the daemon writes.
+    pub from: OwnedFd,
+}
+
+/// Forks the daemon off this process, which saves the time of starting a program: for a launcher that is the
+/// same program and does nothing else. The child takes nothing along but standard error and the environment,
+/// and is called `rmpid`. It is not waited for: it ends when its stream does.
+///
+/// # Errors
+/// [`io::ErrorKind::Unsupported`] when this process has more than one thread; what `pipe` and `fork` say.
+pub fn fork() -> io::Result<Forked> {
+    // Two links and one for each thread.
+    if std::os::unix::fs::MetadataExt::nlink(&std::fs::metadata("/proc/self/task")?) != 3 {
+        return Err(io::ErrorKind::Unsupported.into());
+    }
+    let (theirs_in, to) = pipe2(OFlag::O_CLOEXEC)?;
+    let (from, theirs_out) = pipe2(OFlag::O_CLOEXEC)?;
+    if sys::fork()?.is_some() {
+        return Ok(Forked { to, from });
+    }
+    let begun = dup2_stdin(theirs_in).and_then(|()| dup2_stdout(theirs_out)).map_err(io::Error::from);
+    let _ = pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None);
+    sys::rename(c"rmpid");
+    // All descriptors above 2 are closed by number: their owners must not close them again.
+    std::mem::forget((to, from));
+    let code = begun.map_or_else(
+        |error| {
+            complain(&error);
+            rmpi_types::exit::INTERNAL
+        },
+        |()| serve(),
+    );
+    std::process::exit(code.into())
 }
 
 /// Says an error on standard error: before there is a control stream, or after it.

@@ -25,4 +25,4 @@ mod worker;
 mod testing;
 
 use entry::complain;
-pub use entry::{HIDDEN_WORD, main};
+pub use entry::{Forked, HIDDEN_WORD, fork, main};

@@ -153,6 +153,29 @@ pub(crate) fn watch_signals(fd: SignalFd) -> io::Result<AsyncFd<SignalFd>> {
     Ok(unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }?)
 }
 
+/// Gives this process another name, and for its command line that name alone: who ends launchers by name must
+/// not end the daemons that clean up after them. Only while there is one thread.
+pub(crate) fn rename(name: &std::ffi::CStr) {
+    unsafe extern "C" {
+        /// The C library's pointer to the first argument, where the kernel has put it.
+        static program_invocation_name: *mut std::ffi::c_char;
+    }
+    let _ = nix::sys::prctl::set_name(name);
+    // The kernel puts arguments one after the other, each with its NUL.
+    let bytes: usize = std::env::args_os().map(|arg| arg.len() + 1).sum();
+    // SAFETY: set before `main` and not written since: this program has no other C code.
+    let first = unsafe { program_invocation_name };
+    let name = name.to_bytes();
+    if first.is_null() || bytes <= name.len() {
+        return;
+    }
+    // SAFETY: the arguments' `bytes` bytes begin at `first`, are ours to write, and nobody reads them now.
+    unsafe {
+        std::ptr::write_bytes(first, 0, bytes);
+        std::ptr::copy_nonoverlapping(name.as_ptr().cast(), first, name.len());
+    }
+}
+
 /// Restores a signal's default action: an ignored SIGCHLD, which a parent may hand down, would make the
 /// kernel reap children behind our back.
 pub(crate) fn default_action(signal: nix::sys::signal::Signal) {

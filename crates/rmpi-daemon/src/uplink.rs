@@ -35,14 +35,21 @@ pub(crate) enum HelloError {
     Role,
 }
 
-/// Sends our hello and takes the launcher's.
+/// Sends our hello.
 ///
 /// # Errors
 /// See [`HelloError`].
-pub(crate) async fn greet(input: &AsyncFd<OwnedFd>, output: &AsyncFd<OwnedFd>) -> Result<(), HelloError> {
+pub(crate) async fn say_hello(output: &AsyncFd<OwnedFd>) -> Result<(), HelloError> {
     let mut nonce = [0; 16];
     std::fs::File::open("/dev/urandom")?.read_exact(&mut nonce)?;
-    write_all(output, &Hello::ours(Role::Daemon, nonce).encode()).await?;
+    Ok(write_all(output, &Hello::ours(Role::Daemon, nonce).encode()).await?)
+}
+
+/// Takes the launcher's hello.
+///
+/// # Errors
+/// See [`HelloError`].
+pub(crate) async fn hear_hello(input: &AsyncFd<OwnedFd>) -> Result<(), HelloError> {
     let mut theirs = [0; hello::LEN];
     let take = async {
         let mut filled = 0;

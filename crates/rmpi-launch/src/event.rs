@@ -5,7 +5,7 @@ use crate::view::PlanView;
 use bytes::Bytes;
 use rmpi_types::{LaunchFault, NodeIdx, ProcId, RankExit};
 pub use rmpi_wire::msg::Stream;
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
 /// Something that happened in a job, in order.
@@ -83,24 +83,27 @@ pub(crate) type Sent = (Event, Option<Receipt>);
 
 /// The driver's end of the event stream. Nothing is kept for an embedder that has dropped its end.
 #[derive(Clone)]
-pub(crate) struct Events(Option<mpsc::Sender<Sent>>);
+pub(crate) struct Events(Arc<dyn Fn(Sent) + Send + Sync>);
 
 impl Events {
     pub(crate) fn channel() -> (Self, mpsc::Receiver<Sent>) {
         let (tx, rx) = mpsc::channel();
-        (Self(Some(tx)), rx)
+        (Self(Arc::new(move |sent| drop(tx.send(sent)))), rx)
+    }
+
+    /// Events go to a function, one at a time.
+    pub(crate) fn call(take: impl FnMut(Event) + Send + 'static) -> Self {
+        let take = Mutex::new(take);
+        // The receipt is dropped after the call: only then may ranks write on.
+        Self(Arc::new(move |(event, _receipt)| take.lock().unwrap_or_else(PoisonError::into_inner)(event)))
     }
 
     pub(crate) fn send(&self, event: Event) {
-        if let Some(tx) = &self.0 {
-            let _ = tx.send((event, None));
-        }
+        (self.0)((event, None));
     }
 
     /// An output event: its receipt is dropped when the embedder takes it, or at once if there is none.
     pub(crate) fn output(&self, event: Event, receipt: Receipt) {
-        if let Some(tx) = &self.0 {
-            let _ = tx.send((event, Some(receipt)));
-        }
+        (self.0)((event, Some(receipt)));
     }
 }

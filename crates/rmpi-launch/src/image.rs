@@ -97,6 +97,14 @@ impl Image {
         }
     }
 
+    /// Whether the daemon on this machine is this very program: itself, or the build it carries.
+    pub(crate) fn is_this_program(&self) -> bool {
+        match self {
+            Self::Installed(_) => false,
+            Self::Pushed(pushed) => pushed.file.as_deref().is_none_or(|file| file == Path::new(OWN)),
+        }
+    }
+
     /// A command that runs the daemon on this machine.
     ///
     /// # Errors

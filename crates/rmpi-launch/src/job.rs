@@ -1,14 +1,19 @@
 //! Building a job.
 
+use crate::event::Event;
 use crate::image::{DaemonSource, Image};
 use crate::input::Input;
-use crate::running::Running;
+use crate::outcome::Outcome;
+use crate::running::{self, Control, Running};
 use crate::sink::Delivery;
+use nix::sys::signal::SigSet;
+use rmpi_daemon::Forked;
 use rmpi_types::JobSpec;
 use rmpi_types::spec::{App, EnvMap, Host, Slots, Stdin, Tag};
 use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
+use std::sync::Mutex;
 use std::time::Duration;
 
 /// A job that cannot be started from here.
@@ -41,6 +46,8 @@ pub(crate) struct Config {
     pub(crate) cwd: PathBuf,
     /// Ask for passphrases on the terminal.
     pub(crate) prompt: bool,
+    /// This machine's daemon, if it was forked off this process.
+    pub(crate) forked: Mutex<Option<Forked>>,
 }
 
 impl Job {
@@ -63,6 +70,24 @@ impl Job {
     /// [`StartError::System`] when there is no thread or runtime to be had.
     pub fn start(self) -> Result<Running, StartError> {
         Ok(Running::start(self.config)?)
+    }
+
+    /// Runs the job on the calling thread to its end: for a program that does nothing else. It saves what
+    /// threads cost, and on this machine, where the daemon is this program ([`DaemonSource::ThisExecutable`],
+    /// [`DaemonSource::Bytes`]) and has one thread yet, starting the daemon as a program: it is forked off.
+    ///
+    /// `signals` must be blocked; each that comes is given to `on_signal`. `on_event` must not wait: the job
+    /// stands still meanwhile, and hosts that hear nothing give it up.
+    ///
+    /// # Errors
+    /// [`StartError::System`] when there is no runtime to be had.
+    pub fn run_here(
+        self,
+        signals: &SigSet,
+        on_signal: impl FnMut(&Control, i32),
+        on_event: impl FnMut(Event) + Send + 'static,
+    ) -> Result<Outcome, StartError> {
+        Ok(running::here(self.config, signals, on_signal, on_event)?)
     }
 }
 
@@ -240,10 +265,19 @@ impl JobBuilder {
                 input,
                 image: Image::resolve(&source)?,
                 env: self.env.unwrap_or_else(|| std::env::vars_os().collect()),
-                cwd: std::env::current_dir()?,
+                cwd: cwd()?,
                 prompt: self.prompt,
+                forked: Mutex::default(),
                 spec: self.spec,
             },
         })
     }
+}
+
+/// Our working directory; a removed one by its old name, so that ranks go on as on a host that does not have it.
+fn cwd() -> io::Result<PathBuf> {
+    std::env::current_dir().or_else(|error| {
+        let shell = std::env::var_os("PWD").map(PathBuf::from).filter(|dir| dir.is_absolute());
+        shell.ok_or(error)
+    })
 }

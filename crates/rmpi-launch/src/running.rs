@@ -4,10 +4,15 @@ use crate::driver::{self, Input};
 use crate::event::{Event, Events, Sent};
 use crate::job::Config;
 use crate::outcome::Outcome;
+use crate::reach;
+use nix::sys::signal::SigSet;
+use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rmpi_types::outcome::Cause;
 use std::io;
-use std::sync::{Arc, mpsc};
+use std::pin::pin;
+use std::sync::{Arc, PoisonError, mpsc};
 use std::thread;
+use tokio::net::unix::pipe::Receiver;
 use tokio::sync::mpsc as queue;
 
 /// A running job. Dropping it cancels the job without waiting for its end.
@@ -99,6 +104,64 @@ impl Drop for Running {
     fn drop(&mut self) {
         if !self.waited {
             self.cancel();
+        }
+    }
+}
+
+/// Runs a job on the calling thread; see [`crate::Job::run_here`].
+pub(crate) fn here(
+    config: Config,
+    signals: &SigSet,
+    mut on_signal: impl FnMut(&Control, i32),
+    on_event: impl FnMut(Event) + Send + 'static,
+) -> io::Result<Outcome> {
+    if config.image.is_this_program() && reach::any_local(&config) {
+        match rmpi_daemon::fork() {
+            Ok(forked) => *config.forked.lock().unwrap_or_else(PoisonError::into_inner) = Some(forked),
+            Err(error) => tracing::debug!(%error, "the daemon is started as a program of its own"),
+        }
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (control, inbox) = queue::unbounded_channel();
+    let job = driver::run(Arc::new(config), Events::call(on_event), control.clone(), inbox);
+    let control = Control(control);
+    let outcome = runtime.block_on(async {
+        let mut signals = Signals::open(signals)?;
+        let mut job = pin!(job);
+        loop {
+            tokio::select! {
+                biased;
+                signal = signals.next() => on_signal(&control, signal),
+                outcome = &mut job => return Ok(outcome),
+            }
+        }
+    });
+    // Name look-ups of given-up hosts may still block a pool thread: not waited for.
+    runtime.shutdown_background();
+    outcome
+}
+
+/// Blocked signals, taken one by one.
+struct Signals(Receiver);
+
+impl Signals {
+    fn open(set: &SigSet) -> io::Result<Self> {
+        let fd = SignalFd::with_flags(set, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
+        // No pipe, but read like one: whole records or nothing.
+        Receiver::from_owned_fd_unchecked(fd.into()).map(Self)
+    }
+
+    /// The next one; never returns when no more can be had. Safe to give up and call again.
+    async fn next(&mut self) -> i32 {
+        // `signalfd(2)`: 128 bytes, the number first.
+        let mut record = [0; 128];
+        loop {
+            if self.0.readable().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+            if let Ok(128) = self.0.try_read(&mut record) {
+                return i32::from_ne_bytes([record[0], record[1], record[2], record[3]]);
+            }
         }
     }
 }

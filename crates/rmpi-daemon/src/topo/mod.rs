@@ -7,6 +7,7 @@ pub(crate) mod cgroup;
 use rmpi_types::CpuSet;
 use rmpi_types::cpus::{Cpu, Topology};
 use std::collections::BTreeMap;
+use std::io::Read as _;
 use std::path::Path;
 
 /// Reads the tree under `root`; only CPUs in `allowed` are listed, cores are numbered over all that are
@@ -16,12 +17,13 @@ pub(crate) fn read(root: &Path, allowed: &CpuSet) -> Topology {
     let online = text(&system.join("cpu/online"))
         .and_then(|t| CpuSet::parse_list(&t))
         .filter(|s| !s.is_empty())
-        .unwrap_or_else(|| numbered(&system.join("cpu"), "cpu").into_iter().collect());
+        .unwrap_or_else(|| each_online(&system.join("cpu")));
     let allowed = cgroup::cpuset(root)
         .filter(|s| s.iter().any(|c| allowed.contains(c)))
         .map_or_else(|| allowed.clone(), |set| set.iter().filter(|&c| allowed.contains(c)).collect());
     let numa = numa_of(&system.join("node"));
-    let raw: Vec<Raw> = online.iter().filter_map(|cpu| Raw::read(&system, cpu, &numa)).collect();
+    let mut known = Known::default();
+    let raw = online.iter().filter_map(|cpu| Raw::read(&system, cpu, &numa, &mut known)).collect();
     let quota_milli = cgroup::quota_milli(root);
     let mut cpus = number(raw);
     cpus.retain(|c| allowed.contains(c.os));
@@ -29,6 +31,12 @@ pub(crate) fn read(root: &Path, allowed: &CpuSet) -> Topology {
         cpus = (0u32..).zip(allowed.iter()).map(|(i, os)| flat(i, os)).collect();
     }
     Topology { cpus, quota_milli }
+}
+
+/// What the CPUs' own files say where the list is missing.
+fn each_online(cpus: &Path) -> CpuSet {
+    let off = |cpu: &u32| text(&cpus.join(format!("cpu{cpu}/online"))).is_some_and(|t| t.trim() == "0");
+    numbered(cpus, "cpu").into_iter().filter(|cpu| !off(cpu)).collect()
 }
 
 const fn flat(i: u32, os: u32) -> Cpu {
@@ -44,29 +52,56 @@ struct Raw {
     cache: [Option<u32>; 3],
 }
 
+/// What the files of earlier CPUs have said of later ones: reading a file costs more than all else here, and
+/// all CPUs of an object say the same of it.
+#[derive(Default)]
+struct Known {
+    core: BTreeMap<u32, u32>,
+    package: BTreeMap<u32, u32>,
+    /// By first CPU of the core: threads of a core share what it has.
+    cache: BTreeMap<u32, [Option<u32>; 3]>,
+}
+
+/// The lowest CPU of the object that `os` is in: known, or read and noted for all in it.
+fn lowest(known: &mut BTreeMap<u32, u32>, os: u32, read: impl FnOnce() -> Option<CpuSet>) -> Option<u32> {
+    if let Some(first) = known.get(&os) {
+        return Some(*first);
+    }
+    let set = read()?;
+    let first = set.iter().next()?;
+    known.extend(set.iter().map(|cpu| (cpu, first)));
+    Some(first)
+}
+
 impl Raw {
-    fn read(system: &Path, os: u32, numa: &BTreeMap<u32, u32>) -> Option<Self> {
+    fn read(system: &Path, os: u32, numa: &BTreeMap<u32, u32>, known: &mut Known) -> Option<Self> {
         let cpu = system.join(format!("cpu/cpu{os}"));
         let topology = cpu.join("topology");
-        if !cpu.is_dir() || text(&cpu.join("online")).is_some_and(|t| t.trim() == "0") {
+        let either = |names: [&str; 2]| names.iter().find_map(|n| set(&topology.join(n)));
+        let core = lowest(&mut known.core, os, || either(["core_cpus", "thread_siblings"]));
+        if core.is_none() && !cpu.is_dir() {
             return None;
         }
-        let lowest = |names: [&str; 2]| {
-            names.iter().find_map(|n| set(&topology.join(n))).and_then(|s| s.iter().next())
-        };
-        let core = lowest(["core_cpus", "thread_siblings"]).unwrap_or(os);
-        let package = lowest(["package_cpus", "core_siblings"]).unwrap_or(0);
-        let mut cache = [None; 3];
-        for index in numbered(&cpu.join("cache"), "index") {
-            let dir = cpu.join(format!("cache/index{index}"));
-            let level = text(&dir.join("level")).and_then(|t| t.trim().parse::<usize>().ok());
-            let data = text(&dir.join("type")).is_none_or(|t| t.trim() != "Instruction");
-            if let (Some(level @ 1..=3), true) = (level, data) {
-                cache[level - 1] = set(&dir.join("shared_cpu_map")).and_then(|s| s.iter().next());
-            }
-        }
+        let core = core.unwrap_or(os);
+        let package =
+            lowest(&mut known.package, os, || either(["package_cpus", "core_siblings"])).unwrap_or(0);
+        let cache = *known.cache.entry(core).or_insert_with(|| caches(&cpu));
         Some(Self { os, core, package, numa: numa.get(&os).copied().unwrap_or(0), cache })
     }
+}
+
+/// Lowest CPUs of the data caches of a CPU, by level.
+fn caches(cpu: &Path) -> [Option<u32>; 3] {
+    let mut cache = [None; 3];
+    for index in numbered(&cpu.join("cache"), "index") {
+        let dir = cpu.join(format!("cache/index{index}"));
+        let level = text(&dir.join("level")).and_then(|t| t.trim().parse::<usize>().ok());
+        let data = text(&dir.join("type")).is_none_or(|t| t.trim() != "Instruction");
+        if let (Some(level @ 1..=3), true) = (level, data) {
+            cache[level - 1] = set(&dir.join("shared_cpu_map")).and_then(|s| s.iter().next());
+        }
+    }
+    cache
 }
 
 /// Dense logical numbers in the order of first appearance.
@@ -122,8 +157,19 @@ fn numbered(dir: &Path, prefix: &str) -> Vec<u32> {
     numbers
 }
 
+/// A small file of the kernel's. Not by `std::fs`, which asks for a size first: there are hundreds.
 fn text(path: &Path) -> Option<String> {
-    std::fs::read_to_string(path).ok()
+    let mut file = std::fs::File::open(path).ok()?;
+    let mut bytes = Vec::new();
+    let mut chunk = [0; 4096];
+    loop {
+        match file.read(&mut chunk) {
+            Ok(0) => return String::from_utf8(bytes).ok(),
+            Ok(n) => bytes.extend_from_slice(&chunk[..n]),
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(_) => return None,
+        }
+    }
 }
 
 /// A mask file, `00000000,0000000f`.
@@ -145,7 +191,7 @@ fn parse_mask(text: &str) -> Option<CpuSet> {
 /// # Errors
 /// What `/proc/self/status` says, or that it has no such line.
 pub(crate) fn affinity() -> std::io::Result<CpuSet> {
-    let status = std::fs::read_to_string("/proc/self/status")?;
+    let status = text(Path::new("/proc/self/status")).ok_or_else(std::io::Error::last_os_error)?;
     status
         .lines()
         .find_map(|l| l.strip_prefix("Cpus_allowed_list:"))

@@ -19,7 +19,7 @@ use bytes::Bytes;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rmpi_control::{DaemonEvent, DaemonMachine, DaemonPolicy, Time};
-use rmpi_types::{ProcId, RankExit};
+use rmpi_types::{NodeReport, ProcId, RankExit};
 use rmpi_wire::msg::Stream;
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
@@ -112,8 +112,11 @@ async fn run(control: (OwnedFd, OwnedFd), guard: OwnedFd) -> io::Result<()> {
     let mut children = sys::watch_signals(children)?;
     let guard = stdio::nonblocking(guard)?;
     let (input, output) = (stdio::nonblocking(control.0)?, stdio::nonblocking(control.1)?);
+    uplink::say_hello(&output).await.map_err(io::Error::other)?;
+    // The launcher's hello is on its way meanwhile.
+    let report = node::report(files.hard);
     tokio::select! {
-        greeted = uplink::greet(&input, &output) => greeted.map_err(io::Error::other)?,
+        heard = uplink::hear_hello(&input) => heard.map_err(io::Error::other)?,
         _ = guard.readable() => return Ok(()),
     }
     let (events, mut inbox) = mpsc::unbounded_channel();
@@ -137,7 +140,7 @@ async fn run(control: (OwnedFd, OwnedFd), guard: OwnedFd) -> io::Result<()> {
         }
     });
     let mut worker = Worker::new(up, events, files);
-    worker.feed(DaemonEvent::Report(Box::new(node::report(files.hard))));
+    worker.feed(DaemonEvent::Report(Box::new(NodeReport { wall_us: node::wall_us(), ..report })));
     while !worker.exit {
         let due = worker.due();
         tokio::select! {

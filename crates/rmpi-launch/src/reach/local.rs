@@ -1,10 +1,13 @@
-//! This machine: the daemon is a child process with two pipes, started before anything else is done.
+//! This machine: the daemon is a child process with two pipes, started before anything else is done: as a
+//! program, or forked off this one by [`crate::Job::run_here`].
 
 use super::{Target, Task, greet, report};
 use crate::driver::{Channel, Input};
 use crate::job::Config;
 use rmpi_control::LinkKind;
+use rmpi_daemon::Forked;
 use rmpi_types::{LaunchFault, Stage};
+use std::any::Any;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::OwnedFd;
@@ -30,13 +33,17 @@ impl Drop for Reaped {
     }
 }
 
-/// Starts the daemon now; the task exchanges hellos.
+/// Starts the daemon now, unless that is done already; the task exchanges hellos.
 pub(super) fn start(config: &Config, target: &Target, control: &mpsc::UnboundedSender<Input>) -> Task {
     let alone = config.spec.hosts.len() <= 1;
-    let spawned = spawn(config);
+    let forked = config.forked.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let spawned = match forked {
+        Some(Forked { to, from }) => Ok(Local { to, from, keep: Arc::new(()) }),
+        None => spawn(config),
+    };
     let (node, control) = (target.node, control.clone());
     Box::pin(async move {
-        let result = match spawned.and_then(|child| connect(child, alone)) {
+        let result = match spawned.and_then(|local| connect(local, alone)) {
             Ok(mut channel) => greet(&mut channel.reader, &mut channel.writer).await.map(|()| channel),
             Err(error) => {
                 Err(LaunchFault::fatal(Stage::Daemon, format!("the daemon cannot be started here: {error}")))
@@ -46,23 +53,31 @@ pub(super) fn start(config: &Config, target: &Target, control: &mpsc::UnboundedS
     })
 }
 
-fn spawn(config: &Config) -> io::Result<Child> {
+/// A daemon on this machine: its streams, and what lives as long as they.
+struct Local {
+    to: OwnedFd,
+    from: OwnedFd,
+    keep: Arc<dyn Any + Send + Sync>,
+}
+
+fn spawn(config: &Config) -> io::Result<Local> {
     let mut command = config.image.local_command()?;
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
-    command.spawn()
+    let mut child = command.spawn()?;
+    let pipes = child.stdin.take().zip(child.stdout.take());
+    let (to, from) = pipes.ok_or_else(|| io::Error::other("no pipes to it"))?;
+    Ok(Local { to: to.into(), from: from.into(), keep: Arc::new(Reaped(Mutex::new(Some(child)))) })
 }
 
 /// `alone`: no other host is in the job, so only the loopback address is offered.
-fn connect(mut child: Child, alone: bool) -> io::Result<Channel> {
-    let pipes = child.stdin.take().zip(child.stdout.take());
-    let (stdin, stdout) = pipes.ok_or_else(|| io::Error::other("no pipes to it"))?;
+fn connect(local: Local, alone: bool) -> io::Result<Channel> {
     Ok(Channel {
-        reader: Box::new(pipe::Receiver::from_owned_fd(OwnedFd::from(stdout))?),
-        writer: Box::new(pipe::Sender::from_owned_fd(OwnedFd::from(stdin))?),
+        reader: Box::new(pipe::Receiver::from_owned_fd(local.from)?),
+        writer: Box::new(pipe::Sender::from_owned_fd(local.to)?),
         kind: LinkKind::Pipe,
         reached_at: alone.then_some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
         durable: true,
         epitaph: None,
-        keep: Arc::new(Reaped(Mutex::new(Some(child)))),
+        keep: local.keep,
     })
 }

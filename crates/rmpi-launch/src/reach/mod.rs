@@ -61,6 +61,11 @@ pub(crate) fn targets(config: &Config) -> Result<Vec<Target>, String> {
     Ok((0..).zip(needed).map(target).collect())
 }
 
+/// Whether this machine gets ranks.
+pub(crate) fn any_local(config: &Config) -> bool {
+    targets(config).is_ok_and(|targets| targets.iter().any(|t| t.local))
+}
+
 /// One task a host. What is local is spawned before this returns.
 pub(crate) fn start(
     config: &Arc<Config>,
