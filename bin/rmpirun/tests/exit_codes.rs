@@ -4,6 +4,7 @@ mod common;
 
 use common::{ranks, rmpirun, run};
 use std::os::unix::fs::PermissionsExt as _;
+use std::process::Stdio;
 
 #[test]
 fn a_rank_s_own_code_is_the_job_s() {
@@ -80,6 +81,8 @@ fn what_the_user_got_wrong_is_2_and_starts_nothing() {
         &["--hostfile", "/no/such/file", "true"],
         &["-np", "2"],
         &["-np", "99999", "true"],
+        &["-np", "1", "--stdin", "1", "true"],
+        &["-np", "1", "--ranks-shown", "0,1", "true"],
     ] {
         let run = run(&mut rmpirun(args));
         assert_eq!(run.code(), 2, "{args:?}: {}", run.stderr);
@@ -94,4 +97,19 @@ fn the_time_limit_is_110() {
     let run = run(&mut rmpirun(["-np", "2", "--oversubscribe", "--timeout", "1", "sleep", "100"]));
     assert_eq!(run.code(), 110, "{}", run.stderr);
     assert!(run.stderr.contains("time limit of 1 s"), "{}", run.stderr);
+}
+
+/// A directory that is gone is one that the node does not have.
+#[test]
+fn ranks_of_a_launcher_whose_directory_is_gone_run_at_home() {
+    let dir = std::env::temp_dir().join(format!("rmpirun-gone-{}", std::process::id()));
+    std::fs::create_dir(&dir).unwrap();
+    let mut shell = std::process::Command::new("sh");
+    let script = format!("rmdir \"$PWD\"; exec '{}' -np 1 pwd", env!("CARGO_BIN_EXE_rmpirun"));
+    shell.args(["-c", &script]).current_dir(&dir).env("PWD", &dir);
+    shell.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let run = run(&mut shell);
+    assert_eq!(run.code(), 0, "{}", run.stderr);
+    let gone = format!("working directory {} does not exist", dir.display());
+    assert!(run.stderr.contains(&gone) && run.text().starts_with('/'), "{}{}", run.stderr, run.text());
 }

@@ -40,7 +40,12 @@ pub(crate) fn output(target: &mut Target<'_>, text: &OsStr) -> Set {
         let output = &mut target.job.job.output;
         match item {
             "tag" => output.tag = Tag::OpenMpi5,
-            "timestamp" => output.timestamp = true,
+            "timestamp" => {
+                output.timestamp = true;
+                if output.tag == Tag::None {
+                    output.tag = Tag::OpenMpi5Stream;
+                }
+            }
             "merge-stderr-to-stdout" => output.merge_stderr = true,
             "json" => output.tag = Tag::Json,
             "dir" => {

@@ -111,6 +111,8 @@ pub(crate) fn make(
     random.fill(&mut job).and_then(|()| random.fill(&mut key)).map_err(|_| internal())?;
 
     let size = u32::try_from(plan.ranks.len()).unwrap_or(u32::MAX);
+    named_ranks_exist(&config.spec, size)
+        .map_err(|message| PlanFault { code: rmpi_types::exit::USAGE, message })?;
     let mut placed: Vec<Vec<&rmpi_plan::PlacedRank>> = vec![Vec::new(); nodes.len()];
     for rank in &plan.ranks {
         placed[rank.node.0 as usize].push(rank);
@@ -149,6 +151,22 @@ pub(crate) fn make(
     }
     let names = nodes.iter().map(|(hosts, _)| target(&hosts[0]).host.name.clone()).collect();
     Ok(Planned { launches, placement, size, view: PlanView::new(&plan, names) })
+}
+
+/// Refuses options that name a rank which the job does not have: they would silently do nothing.
+fn named_ranks_exist(spec: &JobSpec, size: u32) -> Result<(), String> {
+    let none = |option: &str, rank: u32| {
+        Err(format!("{option}: there is no rank {rank}; the job's ranks are 0 to {}", size.saturating_sub(1)))
+    };
+    if let Stdin::Rank(rank) = spec.stdin
+        && rank.0 >= size
+    {
+        return none("--stdin", rank.0);
+    }
+    match spec.output.shown.as_ref().and_then(|shown| shown.ranges().last()) {
+        Some(&(_, last)) if last >= size => none("--ranks-shown", last),
+        _ => Ok(()),
+    }
 }
 
 fn rank_launch(placed: &rmpi_plan::PlacedRank, config: &Config) -> RankLaunch {
@@ -210,6 +228,21 @@ mod tests {
     fn layouts_are_run_length_coded() {
         assert_eq!(run_lengths([2, 2, 3, 2].into_iter()), [(2, 2), (3, 1), (2, 1)]);
         assert_eq!(run_lengths(std::iter::empty()), []);
+    }
+
+    #[test]
+    fn options_may_name_only_ranks_that_exist() {
+        let mut spec = JobSpec::default();
+        assert_eq!(named_ranks_exist(&spec, 1), Ok(()));
+        spec.stdin = Stdin::Rank(rmpi_types::Rank(2));
+        let error = named_ranks_exist(&spec, 2).unwrap_err();
+        assert_eq!(error, "--stdin: there is no rank 2; the job's ranks are 0 to 1");
+        assert_eq!(named_ranks_exist(&spec, 3), Ok(()));
+        spec.output.shown = rmpi_types::RankSet::from_ranges(vec![(0, 0), (3, 4)]);
+        assert!(
+            named_ranks_exist(&spec, 4).is_err_and(|e| e.starts_with("--ranks-shown: there is no rank 4"))
+        );
+        assert_eq!(named_ranks_exist(&spec, 5), Ok(()));
     }
 
     #[test]

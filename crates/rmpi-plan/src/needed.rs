@@ -37,7 +37,9 @@ pub fn hosts_needed(spec: &JobSpec, local: &[usize]) -> Result<Vec<usize>, PlanE
             continue;
         }
         check_slots(spec, app, &usable)?;
-        let first = total.filter(|_| !mixed || p.map_by != MapBy::Object(Object::Node));
+        // Some may turn out unusable: then all the others are to be had.
+        let sure = spec.reach.min_hosts.is_none();
+        let first = total.filter(|_| sure && (!mixed || p.map_by != MapBy::Object(Object::Node)));
         let prefix = first.map_or(usable.len(), |np| prefix(spec, &usable, np));
         usable[..prefix].iter().for_each(|&h| needed[h] = true);
     }

@@ -135,8 +135,10 @@ impl<'a> Pool<'a> {
             .map(|h| &self.hosts[h])
             .collect();
         let given: u64 = reached.iter().map(|&(_, n)| u64::from(n)).sum();
-        let beyond: u64 = rest.iter().map(|h| u64::from(lower_bound(h))).sum();
-        if given + beyond >= u64::from(asked) {
+        let each = p.pe.unwrap_or(1).max(1);
+        let room: u64 = candidates.iter().map(|&c| u64::from(self.nodes[c].free(p.pe))).sum();
+        let beyond: u64 = rest.iter().map(|h| u64::from(lower_bound(h) / each)).sum();
+        if room + beyond >= u64::from(asked) {
             let names: Vec<&str> = rest.iter().map(|h| h.name.as_str()).collect();
             return PlanError::NotReached {
                 asked,
@@ -148,7 +150,15 @@ impl<'a> Pool<'a> {
         let all = reached.into_iter().chain(rest.iter().map(|h| (h.name.as_str(), lower_bound(h))));
         let hosts: Vec<&Host> =
             self.hosts.iter().zip(0..).filter(|(_, h)| may(h)).map(|(host, _)| host).collect();
-        not_enough_slots(asked, &all.collect::<Vec<_>>(), &hosts)
+        let mut error = not_enough_slots(asked, &all.collect::<Vec<_>>(), &hosts);
+        if let PlanError::NotEnoughSlots { fix, given, .. } = &mut error {
+            if each > 1 {
+                *fix = format!("Each rank takes {each} (PE={each}): give more slots, or lower -np or PE.");
+            } else if *given == 0 && candidates.iter().any(|&c| self.nodes[c].used > 0) {
+                *fix = "The programs before it take all slots: give each its -np.".to_owned();
+            }
+        }
+        error
     }
 }
 

@@ -330,6 +330,8 @@ pub enum Tag {
     OpenMpi4,
     /// `[1,0]<stdout>: text`, Open MPI 5's `--output tag`.
     OpenMpi5,
+    /// `<stdout>: text`, Open MPI 5's form where only the time was asked for.
+    OpenMpi5Stream,
     /// `[0] text`, Hydra's `-l`.
     Hydra,
     /// One JSON object a line.

@@ -133,6 +133,9 @@ fn output_options() {
     assert_eq!(o("--tag-output").tag, Tag::OpenMpi4);
     assert_eq!(o("-l").tag, Tag::Hydra);
     assert_eq!(o("--output json").tag, Tag::Json);
+    assert_eq!(o("--timestamp-output").tag, Tag::None);
+    assert_eq!(o("--output timestamp").tag, Tag::OpenMpi5Stream);
+    assert_eq!(o("--output timestamp,tag").tag, Tag::OpenMpi5);
     let five = o("--output tag,TIMEST,merge,dir=d");
     assert!(five.tag == Tag::OpenMpi5 && five.timestamp && five.merge_stderr);
     assert_eq!(five.directory.unwrap().path.to_str(), Some("/w/d"));

@@ -276,6 +276,13 @@ impl Driver {
     }
 
     fn planned(&mut self, planned: Planned) -> Vec<(NodeIdx, rmpi_types::NodeLaunch)> {
+        let left_out = self.hosts.iter().filter_map(|host| match &host.state {
+            HostState::Failed(fault) => Some(format!("going on without {}: {fault}", host.name)),
+            _ => None,
+        });
+        for text in left_out.collect::<Vec<_>>() {
+            self.note(text);
+        }
         let name = |(node, ranks): &(NodeIdx, RankSet)| {
             (self.targets[node.0 as usize].host.name.clone(), ranks.clone())
         };

@@ -62,6 +62,7 @@ impl Format {
             Tag::None => write!(tag, "{time}<{stream}>:"),
             Tag::OpenMpi4 => write!(tag, "{time}[{job},{rank}]<{stream}>:"),
             Tag::OpenMpi5 => write!(tag, "{open}{time}{close}[{job},{rank}]<{stream}>: "),
+            Tag::OpenMpi5Stream => write!(tag, "{open}{time}{close}<{stream}>: "),
             Tag::Hydra => write!(tag, "{time}[{rank}] "),
             Tag::Json => Ok(()),
         };
@@ -123,6 +124,11 @@ mod tests {
             (Tag::None, true, "Sun Nov 22 18:55:21 2026<stderr>:a\nSun Nov 22 18:55:21 2026<stderr>:b\n"),
             (Tag::OpenMpi4, false, "[1,7]<stderr>:a\n[1,7]<stderr>:b\n"),
             (Tag::OpenMpi5, false, "[1,7]<stderr>: a\n[1,7]<stderr>: b\n"),
+            (
+                Tag::OpenMpi5Stream,
+                true,
+                "[Sun Nov 22 18:55:21 2026]<stderr>: a\n[Sun Nov 22 18:55:21 2026]<stderr>: b\n",
+            ),
             (Tag::Hydra, false, "[7] a\n[7] b\n"),
             (
                 Tag::OpenMpi4,

@@ -33,6 +33,9 @@ fn only_hosts_that_get_ranks_are_needed() {
     assert_eq!(hosts_needed(&seq, &[]), Ok(vec![2, 4]));
     let nolocal = job(hosts(&[2; 5]), Some(2), Placement { nolocal: true, ..Placement::default() });
     assert_eq!(hosts_needed(&nolocal, &[0]), Ok(vec![1]));
+    let mut fewer = job(hosts(&[2; 5]), Some(2), Placement::default());
+    fewer.reach.min_hosts = Some(1);
+    assert_eq!(hosts_needed(&fewer, &[]), Ok((0..5).collect()), "the first may fail");
     let zero = job(hosts(&[2; 5]), Some(0), Placement::default());
     assert_eq!(hosts_needed(&zero, &[]), Err(PlanError::ZeroRanks));
 }

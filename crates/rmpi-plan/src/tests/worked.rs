@@ -208,6 +208,22 @@ fn hosts_not_reached_count_but_are_not_used() {
 }
 
 #[test]
+fn a_shortage_says_what_takes_the_slots() {
+    let text = |spec: &JobSpec| on_two_cores(spec).unwrap_err().to_string();
+    let wide = Placement { pe: Some(2), ..Placement::default() };
+    assert_eq!(
+        text(&job(hosts(&[2]), Some(2), wide)),
+        "2 ranks asked for, 2 slots given (n1=2). Each rank takes 2 (PE=2): give more slots, or lower -np or PE."
+    );
+    let mut two = job(hosts(&[2]), None, Placement::default());
+    two.apps.push(two.apps[0].clone());
+    assert_eq!(
+        text(&two),
+        "1 rank asked for, 0 slots given (n1=0). The programs before it take all slots: give each its -np."
+    );
+}
+
+#[test]
 fn oversubscription_counts_cores_and_quota() {
     let spec = job(hosts(&[4, 4]), Some(6), Placement::default());
     let mut facts = reached(&spec, &Topology::flat(4));
