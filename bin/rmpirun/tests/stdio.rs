@@ -85,6 +85,16 @@ fn output_before_a_failure_is_delivered() {
     assert_eq!(text.lines().filter(|l| l.starts_with("2 ")).count(), 20_000);
 }
 
+/// Even `-q` does not hide that output is lost.
+#[test]
+fn output_that_cannot_be_written_is_told() {
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let run = run(rmpirun(["-q", "-np", "1", "sh", "-c", "echo x; sleep 100"]).stdout(full));
+    assert_eq!(run.code(), 141, "{}", run.stderr);
+    assert!(run.stderr.starts_with("rmpirun: output cannot be written: "), "{}", run.stderr);
+    assert!(run.stderr.ends_with("rmpirun: exit code 141\n"), "{}", run.stderr);
+}
+
 #[test]
 fn a_reader_that_leaves_ends_the_job_quietly() {
     let mut child = ranks(2, "yes").spawn().unwrap();

@@ -87,6 +87,11 @@ pub(crate) fn prepare(
     }
     let first = launch.ranks.iter().any(|r| r.rank == Rank(0));
     let spare_port = if first { ports.spare() } else { None };
+    if first && spare_port.is_none() {
+        notes.push(
+            "no port is left for MASTER_PORT, which is not set; choose a larger --port-range".to_owned(),
+        );
+    }
     let endpoints =
         NodeEndpoints { node: launch.node, host: launch.host.clone(), addresses, ranks, spare_port };
     Ok((Prepared { launch, apps, listeners, files }, endpoints, notes))

@@ -38,6 +38,8 @@ pub struct Outcome {
     pub hosts: Vec<HostResult>,
     /// Notes on the launch, folded over hosts.
     pub notes: Vec<String>,
+    /// Why output could not be written, when not because its reader went away: the job was stopped for it.
+    pub output_error: Option<String>,
     /// Ranks a node.
     pub(crate) placement: Vec<(NodeIdx, RankSet)>,
 }

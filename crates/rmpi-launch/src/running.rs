@@ -171,6 +171,7 @@ fn internal(what: String) -> Outcome {
         job: driver::ended(Cause::Internal(what)),
         hosts: Vec::new(),
         notes: Vec::new(),
+        output_error: None,
         placement: Vec::new(),
     }
 }

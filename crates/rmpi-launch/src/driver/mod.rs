@@ -52,6 +52,7 @@ pub(super) struct Driver {
     rank_hosts: Hosts,
     placement: Vec<(NodeIdx, RankSet)>,
     notes: Vec<String>,
+    output_error: Option<String>,
     actions: Vec<JobAction>,
     control: mpsc::UnboundedSender<Input>,
     frames: mpsc::Sender<Input>,
@@ -107,7 +108,13 @@ async fn run_with(
 /// A job that cannot even begin.
 fn refused(message: String) -> Outcome {
     let cause = Cause::Plan { code: rmpi_types::exit::USAGE, message };
-    Outcome { job: ended(cause), hosts: Vec::new(), notes: Vec::new(), placement: Vec::new() }
+    Outcome {
+        job: ended(cause),
+        hosts: Vec::new(),
+        notes: Vec::new(),
+        output_error: None,
+        placement: Vec::new(),
+    }
 }
 
 pub(crate) fn ended(cause: Cause) -> JobOutcome {
@@ -166,6 +173,7 @@ impl Driver {
             rank_hosts,
             placement: Vec::new(),
             notes: Vec::new(),
+            output_error: None,
             actions: Vec::new(),
             control,
             frames,
@@ -263,7 +271,7 @@ impl Driver {
             return;
         }
         if !gone {
-            self.note(format!("output cannot be written: {error}"));
+            self.output_error.get_or_insert_with(|| error.to_string());
         }
         self.feed(JobEvent::BrokenPipe);
     }
@@ -325,6 +333,7 @@ impl Driver {
                 }
             }
         }
-        Outcome { job, hosts: self.hosts, notes: self.notes, placement: self.placement }
+        let (hosts, notes, output_error) = (self.hosts, self.notes, self.output_error);
+        Outcome { job, hosts, notes, output_error, placement: self.placement }
     }
 }

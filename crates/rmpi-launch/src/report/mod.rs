@@ -18,10 +18,12 @@ use rmpi_types::outcome::Cause;
 /// `quiet` drops that last line when a rank's own end is the cause; nothing else can be silenced.
 #[must_use]
 pub fn render(outcome: &Outcome, quiet: bool) -> String {
-    if matches!(outcome.job.cause, Cause::Success | Cause::BrokenPipe) {
-        return String::new();
-    }
     let mut out = match &outcome.job.cause {
+        Cause::Success => return String::new(),
+        Cause::BrokenPipe => match &outcome.output_error {
+            Some(error) => lines(&format!("output cannot be written: {error}")),
+            None => return String::new(),
+        },
         Cause::Plan { message, .. } => lines(message),
         Cause::Launch(_) => launch(outcome),
         _ => summary::summary(outcome),

@@ -21,6 +21,7 @@ fn outcome(cause: Cause, hosts: Vec<HostResult>) -> Outcome {
         },
         hosts,
         notes: Vec::new(),
+        output_error: None,
         placement: vec![(NodeIdx(0), RankSet::range(0, 1)), (NodeIdx(1), RankSet::range(2, 3))],
     }
 }
@@ -152,7 +153,11 @@ fn other_causes() {
     assert_eq!(out.report(), "rmpirun: the job's time limit of 2.5 s was reached\nrmpirun: exit code 110\n");
     let out = outcome(Cause::Signal(2), two_hosts());
     assert_eq!(out.report(), "rmpirun: stopped by SIGINT\nrmpirun: exit code 130\n");
-    assert_eq!(outcome(Cause::BrokenPipe, two_hosts()).report(), "");
+    let mut broken = outcome(Cause::BrokenPipe, two_hosts());
+    assert_eq!(broken.report(), "");
+    broken.output_error = Some("no space left".into());
+    let text = "rmpirun: output cannot be written: no space left\nrmpirun: exit code 141\n";
+    assert_eq!(render(&broken, true), text);
     assert_eq!(outcome(Cause::Success, two_hosts()).report(), "");
     let plan = Cause::Plan { code: 2, message: "not enough slots\n2 asked for, 1 there".into() };
     let out = outcome(plan, two_hosts());
