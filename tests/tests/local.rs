@@ -1,0 +1,62 @@
+//! This machine without SSH: whichever of our processes is killed, nothing of the job is left.
+
+use rmpi_tests::bins;
+use rmpi_tests::procs::{self, ends_within, until};
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+const PROMISE: Duration = Duration::from_secs(10);
+/// A child in the rank's group and a grandchild in a session of its own.
+const FAMILY: &str = "sleep 271828 & setsid sleep 271829 & echo ready; wait";
+
+fn only_child(pid: u32) -> u32 {
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    children.split_whitespace().next().and_then(|p| p.parse().ok()).expect("a child process")
+}
+
+/// A job of two families, all started, marked by `mark` in their environment.
+fn families(mark: &str) -> Child {
+    let mut job = Command::new(bins::path("rmpirun"))
+        .args(["--oversubscribe", "-np", "2", "-x", &format!("RMPI_TEST_MARK={mark}"), "sh", "-c", FAMILY])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("rmpirun starts");
+    let mut out = BufReader::new(job.stdout.take().expect("stdout is piped"));
+    for _ in 0..2 {
+        let mut line = String::new();
+        assert!(out.read_line(&mut line).is_ok_and(|n| n > 0), "the job ended early");
+        assert_eq!(line, "ready\n");
+    }
+    // Kept open: a closed standard output would end the job for another reason.
+    job.stdout = Some(out.into_inner());
+    job
+}
+
+#[test]
+fn nothing_survives_whichever_of_our_processes_is_killed() {
+    for victim in ["launcher", "guard", "worker"] {
+        let mark = format!("local-{victim}-{}", std::process::id());
+        let mut job = families(&mark);
+        assert!(procs::with_env("RMPI_TEST_MARK", &mark).len() >= 6, "the mark must find the families");
+        let guard = only_child(job.id());
+        let pid = match victim {
+            "launcher" => job.id(),
+            "guard" => guard,
+            _ => only_child(guard),
+        };
+        let killed = Command::new("kill").args(["-9", &pid.to_string()]).status();
+        assert!(killed.is_ok_and(|s| s.success()));
+        let clean = until(PROMISE, || procs::with_env("RMPI_TEST_MARK", &mark).is_empty());
+        assert!(clean, "{victim}: left {:?}", procs::with_env("RMPI_TEST_MARK", &mark));
+        assert!(ends_within(&mut job, PROMISE), "{victim}: the launcher did not end");
+        let code = job.wait().ok().and_then(|s| s.code());
+        if victim != "launcher" {
+            let mut text = String::new();
+            job.stderr.take().map(|mut e| e.read_to_string(&mut text));
+            assert_eq!(code, Some(254), "{victim}: {text}");
+        }
+    }
+}
