@@ -57,7 +57,9 @@ pub(crate) fn raise_nofile(hosts: usize) -> Result<(), String> {
     if hard >= need {
         return Ok(());
     }
-    Err(format!("{hosts} hosts need {need} open files and the limit is {hard}: raise it (ulimit -n {need})"))
+    Err(format!(
+        "{hosts} host(s) need {need} open files and the limit is {hard}: raise it (ulimit -n {need})"
+    ))
 }
 
 #[cfg(test)]

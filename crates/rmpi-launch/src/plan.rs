@@ -170,11 +170,7 @@ fn named_ranks_exist(spec: &JobSpec, size: u32) -> Result<(), String> {
 }
 
 fn rank_launch(placed: &rmpi_plan::PlacedRank, config: &Config) -> RankLaunch {
-    let stdin = match config.spec.stdin {
-        Stdin::Rank(rank) => placed.rank == rank,
-        Stdin::All => true,
-        Stdin::None => false,
-    };
+    let stdin = config.spec.stdin.read_by(placed.rank);
     RankLaunch {
         rank: placed.rank,
         app: placed.app,

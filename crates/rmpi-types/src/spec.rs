@@ -349,6 +349,18 @@ pub enum Stdin {
     All,
 }
 
+impl Stdin {
+    /// Whether this rank reads it.
+    #[must_use]
+    pub fn read_by(&self, rank: Rank) -> bool {
+        match self {
+            Self::Rank(reader) => *reader == rank,
+            Self::All => true,
+            Self::None => false,
+        }
+    }
+}
+
 impl Default for Stdin {
     fn default() -> Self {
         Self::Rank(Rank(0))

@@ -8,7 +8,7 @@ use super::{JobAction, JobEventOut, JobMachine, StopReason};
 use crate::link::clip;
 use crate::time::Time;
 use bytes::Bytes;
-use rmpi_types::spec::{OnFailure, Stdin};
+use rmpi_types::spec::OnFailure;
 use rmpi_types::{LaunchFault, NodeIdx, ProcId, Rank, RankExit};
 use rmpi_wire::rank::{MAX_KEY, RankReply, RankRequest};
 use rmpi_wire::{Down, Up};
@@ -154,11 +154,7 @@ impl JobMachine {
         entry.phase = NodePhase::Running;
         for &(proc, pid) in pids {
             Self::event(JobEventOut::RankStarted { node, proc, pid }, out);
-            let reads = match self.policy.stdin {
-                Stdin::None => false,
-                Stdin::All => true,
-                Stdin::Rank(rank) => rank == proc.rank,
-            };
+            let reads = self.policy.stdin.read_by(proc.rank);
             if reads {
                 self.input.started(proc, node);
             }
@@ -356,11 +352,7 @@ impl JobMachine {
 
     /// A rank takes no input any more.
     pub(super) fn input_lost(&mut self, rank: Rank, out: &mut Vec<JobAction>) {
-        let reads = match self.policy.stdin {
-            Stdin::None => false,
-            Stdin::All => true,
-            Stdin::Rank(reader) => reader == rank,
-        };
+        let reads = self.policy.stdin.read_by(rank);
         if reads {
             self.input.closed(rank);
             self.want_input(out);
