@@ -10,7 +10,7 @@ use rmpi_types::{
     RankSet, Topology,
 };
 use rmpi_wire::hello::Role;
-use rmpi_wire::msg::Stream;
+use rmpi_wire::msg::{Pulse, Stream};
 use rmpi_wire::rank::{RankReply, RankRequest, Reply, Request};
 use rmpi_wire::{Dest, Down, Hello, LinkMsg, Message, Origin, Up};
 use std::error::Error;
@@ -98,7 +98,7 @@ fn table() -> EndpointTable {
 fn messages() -> Vec<(Message, &'static [u8])> {
     let proc = ProcId::first(1);
     vec![
-        (Message::Link(LinkMsg::YouAre(NodeIdx(0))), b""),
+        (Message::Link(LinkMsg::YouAre { node: NodeIdx(0), pulse: Pulse::default() }), b""),
         (Message::Up(Up::Report(Box::new(report()))), b""),
         (Message::Down(Down::Prepare(Box::new(launch()))), b""),
         (Message::Up(Up::Prepared(node(0))), b""),

@@ -12,7 +12,7 @@ use rmpi_types::{
     RankLaunch, RankSet, Stage,
 };
 use rmpi_wire::frame::Kind;
-use rmpi_wire::msg::Stream;
+use rmpi_wire::msg::{Pulse, Stream};
 use rmpi_wire::rank::{RankReply, RankRequest};
 use rmpi_wire::{Dest, Down, Frame, FrameDecoder, LinkMsg, Message, Origin, Up};
 use std::time::Duration;
@@ -407,7 +407,7 @@ fn link_msg(input: &mut Input<'_>) -> LinkMsg {
     match input.below(4) {
         0 => LinkMsg::Heartbeat { received: input.number() },
         1 => LinkMsg::Resume { received: input.number() },
-        2 => LinkMsg::YouAre(NodeIdx(input.number32())),
+        2 => LinkMsg::YouAre { node: NodeIdx(input.number32()), pulse: Pulse { period_ms: input.number32(), lost_ms: input.number32() } },
         _ => LinkMsg::GivenUp,
     }
 }

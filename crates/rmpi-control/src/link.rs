@@ -144,7 +144,7 @@ impl Link {
                 self.state = State::Up;
                 Ok(Incoming::Handled)
             }
-            LinkMsg::YouAre(_) | LinkMsg::GivenUp => Ok(Incoming::Local(msg)),
+            LinkMsg::YouAre { .. } | LinkMsg::GivenUp => Ok(Incoming::Local(msg)),
         }
     }
 

@@ -17,7 +17,7 @@ use rmpi_types::{
     RankEndpoint, RankExit, RankLaunch, RankSet, Stage, Topology,
 };
 use rmpi_wire::frame::{Kind, UNNAMED};
-use rmpi_wire::msg::Stream;
+use rmpi_wire::msg::{Pulse, Stream};
 use rmpi_wire::rank::{RankReply, RankRequest};
 use rmpi_wire::{Dest, Down, Frame, LinkMsg, Message, Origin, Up};
 use std::collections::HashMap;
@@ -188,7 +188,7 @@ fn local(n: u8, a: u8) -> LinkMsg {
     match n % 4 {
         0 => LinkMsg::Heartbeat { received: u64::from(a % 8) },
         1 => LinkMsg::Resume { received: u64::from(a % 8) },
-        2 => LinkMsg::YouAre(NodeIdx(u32::from(a % 4))),
+        2 => LinkMsg::YouAre { node: NodeIdx(u32::from(a % 4)), pulse: Pulse::default() },
         _ => LinkMsg::GivenUp,
     }
 }

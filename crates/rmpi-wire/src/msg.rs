@@ -218,6 +218,21 @@ pub enum Up {
     },
 }
 
+/// How often the ends of a link give a sign of life, and after how much silence the other end is lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pulse {
+    /// Milliseconds between heartbeats.
+    pub period_ms: u32,
+    /// Milliseconds of silence that are a loss.
+    pub lost_ms: u32,
+}
+
+impl Default for Pulse {
+    fn default() -> Self {
+        Self { period_ms: 1000, lost_ms: 6000 }
+    }
+}
+
 /// Between the two ends of one link.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LinkMsg {
@@ -232,7 +247,12 @@ pub enum LinkMsg {
         received: u64,
     },
     /// This link's other end is this node (first word from a relaying parent to its child).
-    YouAre(NodeIdx),
+    YouAre {
+        /// Its index among the hosts.
+        node: NodeIdx,
+        /// The signs of life this job agrees on.
+        pulse: Pulse,
+    },
     /// From above: this link is given up, dialling again is of no use; clean up and leave.
     GivenUp,
 }

@@ -14,7 +14,7 @@ use rmpi_types::{
     RankEndpoint, RankExit, RankLaunch, RankSet, Stage,
 };
 use rmpi_wire::hello::Role;
-use rmpi_wire::msg::Stream;
+use rmpi_wire::msg::{Pulse, Stream};
 use rmpi_wire::rank::{self, RankReply, RankRequest, Reply, Request};
 use rmpi_wire::{Dest, Down, Hello, LinkMsg, Message, Origin, Up};
 
@@ -157,7 +157,7 @@ fn links() -> Vec<LinkMsg> {
     vec![
         LinkMsg::Heartbeat { received: 300 },
         LinkMsg::Resume { received: 70_000 },
-        LinkMsg::YouAre(NodeIdx(4)),
+        LinkMsg::YouAre { node: NodeIdx(4), pulse: Pulse::default() },
         LinkMsg::GivenUp,
     ]
 }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use rmpi_types::launch::{AppLaunch, EnvMerge, RankLaunch, StdioKind};
 use rmpi_types::{EndpointTable, JobId, NodeIdx, NodeLaunch, NodeReport, ProcId, Rank, RankExit};
 use rmpi_wire::hello::{self, Role};
-use rmpi_wire::msg::Stream;
+use rmpi_wire::msg::{Pulse, Stream};
 use rmpi_wire::{Dest, Down, Frame, FrameDecoder, Hello, LinkMsg, Message, Origin, Up};
 use std::collections::HashMap;
 use std::io::{Read, Write};
@@ -83,7 +83,7 @@ impl Launcher {
             wall_us: 0,
         });
         let mut launcher = Self { daemon, report, job: JobId(job), input: Some(input), frames, seq: 0 };
-        launcher.link(LinkMsg::YouAre(NodeIdx(0)));
+        launcher.link(LinkMsg::YouAre { node: NodeIdx(0), pulse: Pulse::default() });
         let Some((Up::Report(report), _)) = launcher.next() else { panic!("no report") };
         launcher.report = report;
         launcher

@@ -22,6 +22,7 @@ use ranks::Ranks;
 use relay::{Child, MAX_CHILDREN, Relay};
 use rmpi_types::{NodeIdx, NodeReport, ProcId};
 use rmpi_wire::frame::{Kind, UNNAMED};
+use rmpi_wire::msg::Pulse;
 use rmpi_wire::{Dest, Frame, LinkMsg, Message, Origin, Up};
 use std::time::Duration;
 use stop::Stop;
@@ -207,7 +208,7 @@ impl DaemonMachine {
         out.extend(answers.into_iter().map(DaemonAction::SendUp));
         let handled = received.and_then(|incoming| match incoming {
             Incoming::Handled => Ok(()),
-            Incoming::Local(LinkMsg::YouAre(node)) => self.named(node),
+            Incoming::Local(LinkMsg::YouAre { node, pulse }) => self.named(now, node, pulse),
             Incoming::Local(LinkMsg::GivenUp) => {
                 self.lose_up(now, "given up from above", out);
                 Ok(())
@@ -220,7 +221,13 @@ impl DaemonMachine {
         }
     }
 
-    fn named(&mut self, node: NodeIdx) -> Result<(), String> {
+    fn named(&mut self, now: Time, node: NodeIdx, pulse: Pulse) -> Result<(), String> {
+        if pulse.period_ms == 0 || pulse.lost_ms <= pulse.period_ms {
+            return Err(format!("{pulse:?} makes every silence a loss"));
+        }
+        self.policy.heartbeat = Duration::from_millis(pulse.period_ms.into());
+        self.policy.lost = Duration::from_millis(pulse.lost_ms.into());
+        self.next_beat = self.next_beat.min(now + self.policy.heartbeat);
         if self.node.is_some_and(|known| known != node) {
             return Err(format!("named node {node} but this is another"));
         }
@@ -270,11 +277,18 @@ impl DaemonMachine {
         }
     }
 
+    /// The job's pulse, for children.
+    fn pulse(&self) -> Pulse {
+        let ms = |d: Duration| u32::try_from(d.as_millis()).unwrap_or(u32::MAX);
+        Pulse { period_ms: ms(self.policy.heartbeat), lost_ms: ms(self.policy.lost) }
+    }
+
     fn child_up(&mut self, now: Time, link: LinkId, node: NodeIdx, out: &mut Vec<DaemonAction>) {
+        let pulse = self.pulse();
         if let Some(child) = self.relay.children.get_mut(&link) {
             if child.node == node {
                 // Its name may have been lost with the stream: link-local words are not kept.
-                let named = child.link.local(LinkMsg::YouAre(node));
+                let named = child.link.local(LinkMsg::YouAre { node, pulse });
                 let again = child.link.resumed(now).into_iter().flat_map(|resume| [named.clone(), resume]);
                 out.extend(again.map(|frame| DaemonAction::SendChild { link, frame }));
             }
@@ -287,7 +301,7 @@ impl DaemonMachine {
             return;
         }
         let state = self.child_link(now);
-        let frame = state.local(LinkMsg::YouAre(node));
+        let frame = state.local(LinkMsg::YouAre { node, pulse });
         self.relay.add(link, Child { node, link: state });
         out.push(DaemonAction::SendChild { link, frame });
     }
@@ -304,7 +318,9 @@ impl DaemonMachine {
         out.extend(answers.into_iter().map(|frame| DaemonAction::SendChild { link: id, frame }));
         let handled = received.and_then(|incoming| match incoming {
             Incoming::Handled => Ok(()),
-            Incoming::Local(LinkMsg::YouAre(_) | LinkMsg::GivenUp) => Err("commands its parent".to_owned()),
+            Incoming::Local(LinkMsg::YouAre { .. } | LinkMsg::GivenUp) => {
+                Err("commands its parent".to_owned())
+            }
             Incoming::Local(LinkMsg::Heartbeat { .. } | LinkMsg::Resume { .. }) => Ok(()),
             Incoming::Numbered => self.pass_up(id, node, frame, out),
         });

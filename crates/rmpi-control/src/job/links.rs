@@ -8,6 +8,7 @@ use crate::time::Time;
 use bytes::Bytes;
 use rmpi_types::{LaunchFault, NodeIdx, Rank, RankSet, Stage};
 use rmpi_wire::frame::{Kind, UNNAMED};
+use rmpi_wire::msg::Pulse;
 use rmpi_wire::rank::RankReply;
 use rmpi_wire::{Dest, Down, Frame, LinkMsg, Message, Origin};
 use tracing::info;
@@ -16,6 +17,12 @@ use tracing::info;
 const MAX_TEXT: usize = 2000;
 
 impl JobMachine {
+    /// What daemons are told to beat like: both ends of a link must agree on what silence means.
+    fn pulse(&self) -> Pulse {
+        let ms = |d: std::time::Duration| u32::try_from(d.as_millis()).unwrap_or(u32::MAX);
+        Pulse { period_ms: ms(self.policy.limits.heartbeat), lost_ms: ms(self.policy.limits.lost) }
+    }
+
     pub(super) fn link_up(
         &mut self,
         now: Time,
@@ -24,10 +31,11 @@ impl JobMachine {
         kind: LinkKind,
         out: &mut Vec<JobAction>,
     ) {
+        let pulse = self.pulse();
         if let Some(entry) = self.links.get_mut(&id) {
             if entry.node == node {
                 // Its name may have been lost with the stream: link-local words are not kept.
-                let named = entry.link.local(LinkMsg::YouAre(node));
+                let named = entry.link.local(LinkMsg::YouAre { node, pulse });
                 let again = entry.link.resumed(now).into_iter().flat_map(|resume| [named.clone(), resume]);
                 out.extend(again.map(|frame| JobAction::Send { link: id, frame }));
             }
@@ -47,7 +55,7 @@ impl JobMachine {
         if let Some(n) = self.node(node) {
             n.phase = NodePhase::Linked;
         }
-        out.push(JobAction::Send { link: id, frame: link.local(LinkMsg::YouAre(node)) });
+        out.push(JobAction::Send { link: id, frame: link.local(LinkMsg::YouAre { node, pulse }) });
         self.next_silence = self.next_silence.min(now + self.policy.limits.lost);
         self.links.insert(id, LinkEntry { link, node, nodes, used: RankSet::default() });
     }
@@ -89,7 +97,9 @@ impl JobMachine {
             Ok(Incoming::Handled | Incoming::Local(LinkMsg::Heartbeat { .. } | LinkMsg::Resume { .. })) => {
                 Ok(())
             }
-            Ok(Incoming::Local(LinkMsg::YouAre(_) | LinkMsg::GivenUp)) => Err("commands the launcher".into()),
+            Ok(Incoming::Local(LinkMsg::YouAre { .. } | LinkMsg::GivenUp)) => {
+                Err("commands the launcher".into())
+            }
             Ok(Incoming::Numbered) => self.numbered(now, id, frame, out),
         };
         if let Err(what) = handled {

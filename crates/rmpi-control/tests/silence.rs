@@ -1,8 +1,11 @@
-//! A launcher that has stopped itself may be silent for as long as it likes, but not gone for as long.
+//! How long a launcher may be silent: as long as the job's pulse says; for as long as it likes once it has stopped
+//! itself, but not gone for as long.
 
 use bytes::Bytes;
 use rmpi_control::{DaemonAction, DaemonEvent, DaemonMachine, DaemonPolicy, LinkKind, Time};
-use rmpi_wire::{Dest, Down, Message, Origin};
+use rmpi_types::NodeIdx;
+use rmpi_wire::msg::Pulse;
+use rmpi_wire::{Dest, Down, LinkMsg, Message, Origin};
 
 #[test]
 fn a_daemon_whose_paused_launcher_vanishes_leaves() {
@@ -18,6 +21,16 @@ fn a_daemon_whose_paused_launcher_vanishes_leaves() {
     machine.on(gone, DaemonEvent::UpEof, &mut out);
     let left = left_at(&mut machine, Time::from_millis(120_000));
     assert_eq!(left, Some(Time::from_millis(66_000)), "it has the usual time to dial again");
+}
+
+#[test]
+fn a_daemon_waits_as_long_as_the_jobs_pulse_says() {
+    let mut machine = DaemonMachine::new(DaemonPolicy::default(), Time::ZERO);
+    let pulse = Pulse { period_ms: 10_000, lost_ms: 60_000 };
+    let named = Message::Link(LinkMsg::YouAre { node: NodeIdx(0), pulse });
+    let named = named.frame(Origin::Launcher, Dest::Neighbour, Bytes::new()).unwrap();
+    machine.on(Time::ZERO, DaemonEvent::FromUp(named), &mut Vec::new());
+    assert_eq!(left_at(&mut machine, Time::from_millis(120_000)), Some(Time::from_millis(60_000)));
 }
 
 /// Ticks when the machine wants it; when it left, if it did so before `end`.
