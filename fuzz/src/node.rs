@@ -244,6 +244,7 @@ impl Driver {
                 | DaemonAction::CloseStdin { .. }
                 | DaemonAction::Read { .. }
                 | DaemonAction::Signal { .. }
+                | DaemonAction::Describe { .. }
                 | DaemonAction::ReplyRank { .. } => {}
             }
         }
@@ -407,7 +408,10 @@ fn link_msg(input: &mut Input<'_>) -> LinkMsg {
     match input.below(4) {
         0 => LinkMsg::Heartbeat { received: input.number() },
         1 => LinkMsg::Resume { received: input.number() },
-        2 => LinkMsg::YouAre { node: NodeIdx(input.number32()), pulse: Pulse { period_ms: input.number32(), lost_ms: input.number32() } },
+        2 => LinkMsg::YouAre {
+            node: NodeIdx(input.number32()),
+            pulse: Pulse { period_ms: 500 + input.number32() % 20_000, lost_ms: 1_000 + input.number32() % 60_000 },
+        },
         _ => LinkMsg::GivenUp,
     }
 }
