@@ -10,7 +10,7 @@ pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests crate lives in the workspace")
 }
 
-/// The folder with `rmpirun`, `rmpid`, `rmpi` and `train`: `RMPI_BIN_DIR` where set, else built now.
+/// The folder with `rmpirun`, `rmpid`, `rmpi`, `rmpi-bench` and `train`: `RMPI_BIN_DIR` where set, else built now.
 ///
 /// # Panics
 /// When the build fails.
@@ -33,6 +33,8 @@ pub fn dir() -> &'static Path {
                 "rmpid",
                 "-p",
                 "rmpi-tool",
+                "-p",
+                "rmpi-bench",
                 "-p",
                 "train",
             ])

@@ -4,7 +4,7 @@ use crate::stage::{self, cargo, target};
 use std::path::PathBuf;
 
 /// The packages users run.
-const PROGRAMS: [&str; 4] = ["rmpirun", "rmpid", "rmpi-tool", "train"];
+const PROGRAMS: [&str; 5] = ["rmpirun", "rmpid", "rmpi-tool", "rmpi-bench", "train"];
 
 /// Builds the release programs and returns their folder.
 ///

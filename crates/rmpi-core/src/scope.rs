@@ -4,6 +4,7 @@
 //! function that borrows, which runs on return and on panic alike and cannot be forgotten.
 #![allow(unsafe_code, reason = "windows of borrowed memory; the guards end them in time")]
 
+use crate::core::Core;
 use crate::engine::Engine;
 use crate::error::Fault;
 use crate::memory::RawBuf;
@@ -53,6 +54,18 @@ impl<'scope> Scope<'scope, '_> {
         // before.
         let buf = unsafe { RawBuf::write(bytes) };
         self.remember(self.engine.with(|core| core.submit_recv(spec, buf, None)))
+    }
+}
+
+impl<'scope> Scope<'scope, '_> {
+    /// Starts `count` receives into the same borrowed memory, which each message overwrites.
+    pub fn recv_over(&'scope self, spec: &RecvSpec, bytes: &'scope mut [u8], count: usize) -> Vec<OpId> {
+        // SAFETY: as in `recv`; the windows are the same memory, but only the engine uses them, under its lock,
+        // and never two at once.
+        let buf = unsafe { RawBuf::write(bytes) };
+        let submit = |core: &mut Core| (0..count).map(|_| core.submit_recv(spec, buf, None)).collect();
+        let ops: Vec<OpId> = self.engine.with(submit);
+        ops.into_iter().map(|op| self.remember(op)).collect()
     }
 }
 

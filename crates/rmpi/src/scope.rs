@@ -78,6 +78,25 @@ impl<'scope> Scope<'scope, '_> {
     }
 }
 
+impl<'scope> Scope<'scope, '_> {
+    /// Starts `count` receives into the same buffer, for streams of which only the arrival or the last value
+    /// counts: each message overwrites the one before, and those under way at once may mix.
+    ///
+    /// # Errors
+    /// As [`Scope::irecv`].
+    pub fn irecv_over<T: Datatype>(
+        &self,
+        data: &'scope mut [T],
+        count: usize,
+        from: impl Into<Source>,
+        tag: impl Into<Tag>,
+    ) -> Result<Vec<ScopedRequest<'scope>>, Error> {
+        let spec = self.comm.recv_spec::<T>(from.into(), tag.into())?;
+        let ops = self.engine.recv_over(&spec, bytemuck::cast_slice_mut(data), count);
+        Ok(ops.into_iter().map(|op| ScopedRequest { comm: self.comm, op, scope: PhantomData }).collect())
+    }
+}
+
 impl ScopedRequest<'_> {
     /// Waits for the end of the operation.
     ///

@@ -4,6 +4,7 @@ use crate::boot::{Alone, Table, Wiring};
 use crate::comm::Communicator;
 use crate::error::{Error, InitError};
 use crate::kvs::Kvs;
+use crate::options::{Options, Transport};
 use rmpi_coll::select::{Layout, Overrides, Selector};
 use rmpi_core::{Config, Engine};
 use rmpi_net::{Acceptor, JobKey};
@@ -83,8 +84,16 @@ impl World {
     /// # Errors
     /// [`InitError`], when called twice in a launched process or when what the launcher left is not usable.
     pub fn init() -> Result<Self, InitError> {
+        Self::init_with(&Options::default())
+    }
+
+    /// The same with choices of the program's own. All ranks must choose alike.
+    ///
+    /// # Errors
+    /// As [`World::init`].
+    pub fn init_with(options: &Options) -> Result<Self, InitError> {
         match Wiring::inherited()? {
-            Some(wiring) => Self::with_wiring(wiring),
+            Some(wiring) => Self::with_wiring_and(wiring, options),
             None => Self::alone(),
         }
     }
@@ -109,6 +118,16 @@ impl World {
     /// # Errors
     /// [`InitError`] when the parts do not fit.
     pub fn with_wiring(wiring: Wiring) -> Result<Self, InitError> {
+        Self::with_wiring_and(wiring, &Options::default())
+    }
+
+    /// The same with choices of the program's own.
+    ///
+    /// # Errors
+    /// As [`World::with_wiring`].
+    pub fn with_wiring_and(wiring: Wiring, options: &Options) -> Result<Self, InitError> {
+        // TCP is the only rail yet, so both choices lead to it.
+        let (Transport::Auto | Transport::Tcp) = options.transport;
         let Wiring { rank, boot, listener, daemon } = wiring;
         let block = BootBlock::parse(&boot).map_err(InitError::Boot)?;
         let size = block.size();

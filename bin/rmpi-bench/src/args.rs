@@ -1,0 +1,169 @@
+//! The options of `rmpi-bench`, from words.
+
+use rmpi::Transport;
+use std::fmt;
+
+/// What `--help` prints.
+pub(crate) const HELP: &str = "\
+rmpi-bench [--transport NAME] MODE [BYTES]: micro-benchmarks between the ranks of a job
+
+  latency         ping-pong of ranks 0 and 1, one way
+  bw              stream of windows of 32 messages, rank 0 to rank 1
+  rate            the same with messages of BYTES (8) only
+  allreduce       f32 sum over all ranks, with other input and output buffers
+  bcast           from rank 0
+  allgather       BYTES from every rank
+  reduce_scatter  f32 sum, BYTES of input on every rank
+  alltoall        BYTES from every rank to every rank
+  barrier
+  overlap         non-blocking allreduce under computation of the same length; `hidden` is the part of the
+                  shorter of the two that the other hid
+  init            time in World::init of the slowest rank
+
+  BYTES           largest message (as the usual MPI benchmarks: 4 MiB to 64 MiB by mode)
+  --transport     auto (what the launcher was told, else the fastest) or tcp
+";
+
+/// What is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// Ping-pong.
+    Latency,
+    /// One-way stream.
+    Bw,
+    /// One-way stream of one size.
+    Rate,
+    /// Sum to all.
+    Allreduce,
+    /// Copy to all.
+    Bcast,
+    /// Collect at all.
+    Allgather,
+    /// Sum, a block each.
+    ReduceScatter,
+    /// Exchange of blocks.
+    Alltoall,
+    /// Meeting.
+    Barrier,
+    /// Sum to all under computation.
+    Overlap,
+    /// Start of a rank.
+    Init,
+}
+
+impl Mode {
+    const ALL: [(&'static str, Self); 11] = [
+        ("latency", Self::Latency),
+        ("bw", Self::Bw),
+        ("rate", Self::Rate),
+        ("allreduce", Self::Allreduce),
+        ("bcast", Self::Bcast),
+        ("allgather", Self::Allgather),
+        ("reduce_scatter", Self::ReduceScatter),
+        ("alltoall", Self::Alltoall),
+        ("barrier", Self::Barrier),
+        ("overlap", Self::Overlap),
+        ("init", Self::Init),
+    ];
+
+    /// Whether it takes a pair of ranks.
+    pub(crate) fn of_two(self) -> bool {
+        matches!(self, Self::Latency | Self::Bw | Self::Rate)
+    }
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(Self::ALL.iter().find(|(_, m)| m == self).map_or("", |(name, _)| name))
+    }
+}
+
+/// One run.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Args {
+    pub(crate) mode: Mode,
+    pub(crate) bytes: Option<usize>,
+    pub(crate) transport: Transport,
+}
+
+/// What the words ask for.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Parsed {
+    Help,
+    Run(Args),
+}
+
+/// Why the words are not usable.
+#[derive(Debug, PartialEq, thiserror::Error)]
+pub(crate) enum ArgsError {
+    #[error("unknown mode {0:?}; see --help")]
+    Mode(String),
+    #[error("no mode given; see --help")]
+    NoMode,
+    #[error("{0} needs a value")]
+    NoValue(&'static str),
+    #[error("{0:?} is not a number of bytes, at least 4")]
+    Bytes(String),
+    #[error("{0:?} is too much; see --help")]
+    Extra(String),
+    #[error(transparent)]
+    Transport(#[from] rmpi::UnknownTransport),
+}
+
+/// Reads the words after the program's name.
+pub(crate) fn parse(words: impl IntoIterator<Item = String>) -> Result<Parsed, ArgsError> {
+    let (mut mode, mut bytes, mut transport) = (None, None, Transport::Auto);
+    let mut words = words.into_iter();
+    while let Some(word) = words.next() {
+        match word.as_str() {
+            "--help" | "-h" => return Ok(Parsed::Help),
+            "--transport" => {
+                transport = words.next().ok_or(ArgsError::NoValue("--transport"))?.parse()?;
+            }
+            _ if mode.is_none() => {
+                let found = Mode::ALL.iter().find(|(name, _)| *name == word);
+                mode = Some(found.ok_or(ArgsError::Mode(word))?.1);
+            }
+            _ if bytes.is_none() => {
+                let number = word.parse().ok().filter(|n| *n >= 4);
+                bytes = Some(number.ok_or(ArgsError::Bytes(word))?);
+            }
+            _ => return Err(ArgsError::Extra(word)),
+        }
+    }
+    Ok(Parsed::Run(Args { mode: mode.ok_or(ArgsError::NoMode)?, bytes, transport }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(line: &str) -> Result<Parsed, ArgsError> {
+        parse(line.split_whitespace().map(str::to_owned))
+    }
+
+    #[test]
+    fn lines_are_read() {
+        let run = |mode, bytes, transport| Ok(Parsed::Run(Args { mode, bytes, transport }));
+        assert_eq!(words("latency"), run(Mode::Latency, None, Transport::Auto));
+        assert_eq!(words("--transport tcp bw 4096"), run(Mode::Bw, Some(4096), Transport::Tcp));
+        assert_eq!(words("--help"), Ok(Parsed::Help));
+        assert!(Mode::ALL.iter().all(|(name, _)| HELP.contains(name)));
+    }
+
+    #[test]
+    fn unusable_lines_say_why() {
+        for (line, want) in [
+            ("", "no mode given"),
+            ("ping", "unknown mode \"ping\""),
+            ("latency x", "\"x\" is not a number of bytes"),
+            ("latency 3", "at least 4"),
+            ("latency 8 9", "\"9\" is too much"),
+            ("--transport", "--transport needs a value"),
+            ("--transport ib latency", "unknown transport \"ib\""),
+        ] {
+            let error = words(line).unwrap_err().to_string();
+            assert!(error.contains(want), "{line}: {error}");
+        }
+    }
+}
