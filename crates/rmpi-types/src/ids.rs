@@ -76,7 +76,7 @@ impl fmt::Debug for JobId {
 }
 
 /// Ranks as sorted, disjoint, inclusive ranges: compact on the wire and in messages (`0,3-5`).
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "Vec<(u32, u32)>")]
 pub struct RankSet(Vec<(u32, u32)>);
 

@@ -5,6 +5,7 @@
 //! * [`msg`]: the messages inside, coded by [`codec`] (serde over bincode, named nowhere else);
 //! * [`rank`]: requests of a rank to its daemon over the inherited socket;
 //! * [`boot`]: the flat block in shared memory that a rank reads at init.
+//! * [`service`]: what process-management servers ask of the job;
 //!
 //! Bulk bytes (output, input, key-value data) ride as a frame's raw payload and never pass the codec.
 #![forbid(unsafe_code)]
@@ -15,6 +16,7 @@ pub mod frame;
 pub mod hello;
 pub mod msg;
 pub mod rank;
+pub mod service;
 
 pub use codec::WireError;
 pub use frame::{Dest, Frame, FrameDecoder, Origin};
