@@ -43,6 +43,9 @@ enum State {
     Pushing,
 }
 
+/// What a host says of its machine when it has not looked: it found the daemon at once.
+const AT_ONCE: &str = "-";
+
 /// The launcher's half of the dialogue.
 #[derive(Clone, Debug)]
 pub struct Dialogue {
@@ -54,6 +57,7 @@ pub struct Dialogue {
     /// Last lines of the banner.
     banner: String,
     seen: usize,
+    at_once: bool,
 }
 
 impl Dialogue {
@@ -64,7 +68,21 @@ impl Dialogue {
             ImageSource::Installed(_) => (None, None),
             ImageSource::Pushed { bytes, hash } => (machine(bytes), Some(hash.clone())),
         };
-        Self { state: State::Banner, built_for, hash, line: Vec::new(), banner: String::new(), seen: 0 }
+        Self {
+            state: State::Banner,
+            built_for,
+            hash,
+            line: Vec::new(),
+            banner: String::new(),
+            seen: 0,
+            at_once: false,
+        }
+    }
+
+    /// Whether the daemon was run by its name and owner alone ([`super::Look::Quick`]).
+    #[must_use]
+    pub fn at_once(&self) -> bool {
+        self.at_once
     }
 
     /// Takes one byte of the remote's standard output. Not to be called after [`Step::Ready`] or
@@ -90,7 +108,8 @@ impl Dialogue {
         match (marker, self.state) {
             ("RMPI-HOST", State::Banner) => {
                 self.state = State::Script;
-                self.check_machine(rest.trim())
+                self.at_once = rest.trim() == AT_ONCE;
+                if self.at_once { Step::Read } else { self.check_machine(rest.trim()) }
             }
             ("RMPI-NEED", State::Script) if self.hash.as_deref() == Some(rest.trim()) => {
                 self.state = State::Pushing;

@@ -9,6 +9,15 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 /// Bytes of the daemon handed to the stream at once.
 const CHUNK: usize = 64 << 10;
 
+/// What the daemon was recognised by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// Its name and owner: if it does not greet as expected, [`super::Look::Close`] may help.
+    ByName,
+    /// Its content, or the path the user gave.
+    Checked,
+}
+
 /// Talks with the script of [`super::remote_command`] until the daemon runs. Afterwards both streams are the
 /// daemon's, from its first byte on.
 ///
@@ -20,11 +29,12 @@ pub async fn start_daemon(
     stdout: &mut (impl AsyncRead + Unpin),
     image: &DaemonImage,
     deadline: Instant,
-) -> Result<(), LaunchFault> {
+) -> Result<Found, LaunchFault> {
     let limit = deadline.saturating_duration_since(Instant::now());
     let mut dialogue = Dialogue::new(image);
     let talked = tokio::time::timeout_at(deadline.into(), talk(stdin, stdout, image, &mut dialogue)).await;
-    talked.unwrap_or_else(|_| Err(dialogue.end(Ending::Late(limit))))
+    talked.unwrap_or_else(|_| Err(dialogue.end(Ending::Late(limit))))?;
+    Ok(if dialogue.at_once() { Found::ByName } else { Found::Checked })
 }
 
 async fn talk(

@@ -13,8 +13,8 @@ mod script;
 mod tests;
 
 pub use dialogue::{Dialogue, Ending, Step};
-pub use drive::start_daemon;
-pub use script::{CommandError, remote_command};
+pub use drive::{Found, start_daemon};
+pub use script::{CommandError, Look, remote_command};
 
 use std::sync::Arc;
 

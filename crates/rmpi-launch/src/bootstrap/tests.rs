@@ -57,9 +57,18 @@ fn shell(login: &[&str], home: &Path, command: &str) -> Child {
         .unwrap()
 }
 
-/// Starts the daemon; then says `hello` to it and returns all it said.
+/// Starts the daemon after a close look; then says `hello` to it and returns all it said.
 async fn start(login: &[&str], home: &Path, image: &DaemonImage) -> Result<Vec<u8>, LaunchFault> {
-    let mut child = shell(login, home, &remote_command(image).unwrap());
+    look(Look::Close, login, home, image).await.map(|(said, _)| said)
+}
+
+async fn look(
+    look: Look,
+    login: &[&str],
+    home: &Path,
+    image: &DaemonImage,
+) -> Result<(Vec<u8>, Found), LaunchFault> {
+    let mut child = shell(login, home, &remote_command(image, look).unwrap());
     let (mut stdin, mut stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
     let mut stderr = child.stderr.take().unwrap();
     let deadline = Instant::now() + Duration::from_secs(20);
@@ -68,13 +77,13 @@ async fn start(login: &[&str], home: &Path, image: &DaemonImage) -> Result<Vec<u
         let _ = stderr.read_to_string(&mut text).await;
         text
     });
-    start_daemon(&mut stdin, &mut stdout, image, deadline).await?;
+    let found = start_daemon(&mut stdin, &mut stdout, image, deadline).await?;
     let _ = stdin.write_all(b"hello").await;
     drop(stdin);
     let mut said = Vec::new();
     stdout.read_to_end(&mut said).await.unwrap();
     assert_eq!(noise.await.unwrap(), "", "nothing on stderr under {login:?}");
-    Ok(said)
+    Ok((said, found))
 }
 
 const SAID: &[u8] = b"RMPI-READY\nbinary\x01 a b|RMPI-READY\nbinary\x01 --c=d|hello";
@@ -103,9 +112,15 @@ async fn every_login_shell_starts_it() {
         }
         let home = scratch(login[0]);
         let image = large();
-        for round in ["pushed", "cached"] {
-            let said = start(login, &home, &image).await.unwrap_or_else(|e| panic!("{login:?} {round}: {e}"));
+        for (round, by, expected) in [
+            ("pushed", Look::Quick, Found::Checked),
+            ("cached", Look::Quick, Found::ByName),
+            ("checked", Look::Close, Found::Checked),
+        ] {
+            let said = look(by, login, &home, &image).await;
+            let (said, found) = said.unwrap_or_else(|e| panic!("{login:?} {round}: {e}"));
             assert_eq!(String::from_utf8_lossy(&said), String::from_utf8_lossy(SAID), "{login:?} {round}");
+            assert_eq!(found, expected, "{login:?} {round}");
         }
         let cached = std::fs::read_dir(home.join(".cache/rmpirun")).unwrap().count();
         assert_eq!(cached, 1, "nothing but the daemon is left behind");
@@ -172,7 +187,18 @@ async fn files_of_others_are_never_run() {
         set(&cache.join(format!("rmpid-{hash}")), mode);
         set(&cache, 0o700);
     };
-    // Right name, wrong content: replaced.
+    // A folder or a file of somebody else is not even looked into, whatever it is called.
+    if nix::unistd::geteuid().is_root() {
+        for theirs in [cache.clone(), cache.join(format!("rmpid-{hash}"))] {
+            place(0o755);
+            std::os::unix::fs::chown(&theirs, Some(65534), Some(65534)).unwrap();
+            let (said, found) = look(Look::Quick, &["sh", "-c"], &home, &image).await.unwrap();
+            assert_eq!((said.as_slice(), found), (SAID, Found::Checked), "{}", theirs.display());
+            std::fs::remove_dir_all(&cache).unwrap();
+            let _ = std::fs::remove_dir_all(home.join("rmpirun-0"));
+        }
+    }
+    // Right name, wrong content: replaced after a close look.
     place(0o755);
     assert_eq!(start(&["sh", "-c"], &home, &image).await.unwrap(), SAID);
     assert!(std::fs::read(cache.join(format!("rmpid-{hash}"))).unwrap().len() > evil.len());
@@ -297,14 +323,14 @@ fn commands_survive_every_quoting() {
     for image in
         [large(), DaemonImage { source: ImageSource::Installed("/opt/x y/rmpid".into()), words: vec![] }]
     {
-        let command = remote_command(&image).unwrap();
+        let command = remote_command(&image, Look::Quick).unwrap();
         let inner = command.strip_prefix("exec /bin/sh -c '").unwrap().strip_suffix('\'').unwrap();
         assert!(!inner.contains(['\'', '!', '\\', '\n', '`']), "{inner}");
         assert!(command.len() < 4000, "{} bytes: some shells take no more", command.len());
     }
     for bad in ["", "a'b", "$(x)", "a\"b", "a\\b", "a\nb", "a!b", "a;b", "a`b"] {
         let image = DaemonImage { source: ImageSource::Installed("/r".into()), words: vec![bad.into()] };
-        assert!(remote_command(&image).is_err(), "{bad:?}");
+        assert!(remote_command(&image, Look::Quick).is_err(), "{bad:?}");
     }
 }
 

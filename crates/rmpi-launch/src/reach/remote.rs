@@ -3,7 +3,7 @@
 use super::agent::Agent;
 use super::process::Process;
 use super::{Target, Task, greet, report};
-use crate::bootstrap::{DaemonImage, remote_command, start_daemon};
+use crate::bootstrap::{DaemonImage, Found, Look, remote_command, start_daemon};
 use crate::driver::{Channel, Input};
 use crate::job::Config;
 use rmpi_control::LinkKind;
@@ -90,42 +90,59 @@ async fn attempt(
     let last = last.cloned();
     let on_stage = move |stage| drop(tell.send(Input::Reaching { node, stage, tries, last: last.clone() }));
     let image = shared.config.image.remote().map_err(daemon_fault)?;
-    let command = remote_command(&image).map_err(|e| daemon_fault(e.to_string()))?;
     let host = &target.host;
-    let process = match &shared.connector {
-        None => {
-            let words = shared.config.spec.reach.agent.as_deref().unwrap_or_default();
-            on_stage(Stage::Shell);
-            Process::of_agent(Agent::start(words, host, &command)?)
-        }
+    let session = match &shared.connector {
+        None => None,
         Some(connector) => {
             let ssh = rmpi_ssh::Target { host: host.name.clone(), user: host.user.clone(), port: host.port };
-            let session = connector.connect(&ssh, &on_stage).await?;
-            on_stage(Stage::Shell);
-            let process = session.exec(&command).await?;
-            Process::of_ssh(process, session.peer_ip())
+            Some(connector.connect(&ssh, &on_stage).await?)
         }
     };
-    on_stage(Stage::Daemon);
-    begin(process, &image, shared.deadline.min(Instant::now() + START)).await
+    let mut look = Look::Quick;
+    loop {
+        let command = remote_command(&image, look).map_err(|e| daemon_fault(e.to_string()))?;
+        on_stage(Stage::Shell);
+        let process = match &session {
+            None => {
+                let words = shared.config.spec.reach.agent.as_deref().unwrap_or_default();
+                Process::of_agent(Agent::start(words, host, &command)?)
+            }
+            Some(session) => Process::of_ssh(session.exec(&command).await?, session.peer_ip()),
+        };
+        on_stage(Stage::Daemon);
+        match begin(process, &image, shared.deadline.min(Instant::now() + START)).await {
+            Err((fault, Some(Found::ByName))) if look == Look::Quick => {
+                tracing::info!(host = host.name, %fault, "what has the daemon's name is not it");
+                look = Look::Close;
+            }
+            result => return result.map_err(|(fault, _)| fault),
+        }
+    }
 }
 
 fn daemon_fault(what: String) -> LaunchFault {
     LaunchFault::fatal(Stage::Daemon, what)
 }
 
-/// Gets the daemon running behind a shell and exchanges hellos with it. A fault tells how the command ended.
-async fn begin(mut process: Process, image: &DaemonImage, deadline: Instant) -> Result<Channel, LaunchFault> {
+/// Gets the daemon running behind a shell and exchanges hellos with it. A fault tells how the command ended, and
+/// comes with what the daemon was recognised by if it was there.
+async fn begin(
+    mut process: Process,
+    image: &DaemonImage,
+    deadline: Instant,
+) -> Result<Channel, (LaunchFault, Option<Found>)> {
     let started = match start_daemon(&mut process.stdin, &mut process.stdout, image, deadline).await {
-        Ok(()) => greet(&mut process.stdout, &mut process.stdin).await,
-        Err(fault) => Err(fault),
+        Ok(found) => {
+            greet(&mut process.stdout, &mut process.stdin).await.map_err(|fault| (fault, Some(found)))
+        }
+        Err(fault) => Err((fault, None)),
     };
-    if let Err(fault) = started {
+    if let Err((fault, found)) = started {
         let what = match process.words.settled().await {
             Some(words) => format!("{}; {words}", fault.what),
             None => fault.what,
         };
-        return Err(LaunchFault { what, ..fault });
+        return Err((LaunchFault { what, ..fault }, found));
     }
     let words = Arc::clone(&process.words);
     Ok(Channel {
