@@ -4,6 +4,8 @@
 use bytes::Bytes;
 use rmpi_core::{Header, Kind};
 use rmpi_fuzz::TARGETS;
+use rmpi_pmi::pmix::codec::{Codec, DataType, Info, Kval, Proc, Value, Writer};
+use rmpi_pmi::pmix::frame;
 use rmpi_types::launch::{AppLaunch, EnvMerge, NodeEndpoints, StdioKind};
 use rmpi_types::{
     EndpointTable, JobId, NodeId, NodeIdx, NodeLaunch, NodeReport, ProcId, Rank, RankEndpoint, RankLaunch,
@@ -180,9 +182,71 @@ fn data() -> Result<()> {
     write("data_peer", "cleared", &[&send[..], &hear, &clear, &hear, &hear].concat())
 }
 
+fn pmix() -> Result<()> {
+    let mut hello = vec![0xff; 8];
+    let body = b"native\0\0\0\0\x08\xe8\x03\0\0\xe8\x03\0\0\0ns\0\0\0\0\x01".to_vec();
+    let body = [&body[..], b"4.2.2rc2\0v3\0\x01hash\0\0"].concat();
+    hello.extend_from_slice(&u32::try_from(body.len())?.to_ne_bytes());
+    hello.extend_from_slice(&[0; 4]);
+    write("pmix_hello", "client", &[&hello[..], &body].concat())?;
+    for form in 0..4u8 {
+        let codec = Codec { flex: form & 1 != 0, described: form & 2 != 0 };
+        let values = [
+            ("size", Value::size(70000)),
+            ("text", Value::text("v")),
+            ("blob", Value::blob(vec![1, 2, 3])),
+            ("proc", Value::Proc(Proc { ns: "ns".into(), rank: 1 })),
+            ("infos", Value::infos(vec![Info::new("pmix.hname", Value::text("n1"))])),
+            ("int", Value::Number(DataType::INT, u64::MAX)),
+            ("time", Value::Timeval(1, 2)),
+        ];
+        let values: Vec<Kval> =
+            values.into_iter().map(|(key, value)| Kval { key: key.into(), value }).collect();
+        let mut kvals = Writer::new(codec);
+        kvals.items(&values);
+        write("pmix_values", &format!("form-{form}"), &[&[form], kvals.bytes()].concat())?;
+
+        let command = |n| {
+            let mut w = Writer::new(codec);
+            w.one_number(DataType::COMMAND, n);
+            w
+        };
+        let infos = [Info::new("pmix.collect", Value::bool(true))];
+        let procs = [Proc { ns: "ns".into(), rank: 0xffff_fffe }];
+        let mut requests = vec![command(0), command(5)];
+        let mut w = command(2);
+        w.one_number(DataType::SCOPE, 2).buffer(kvals.bytes());
+        requests.push(w);
+        for n in [3, 10, 18] {
+            let mut w = command(n);
+            w.counted(&procs).counted(&infos);
+            requests.push(w);
+        }
+        let mut w = command(4);
+        w.text(Some(&"ns".into())).rank(1).counted(&infos).text(Some(&"key".into()));
+        requests.push(w);
+        let mut w = command(7);
+        w.one_number(DataType::UINT32, 0).size(1).text(Some(&"name".into())).counted(&infos);
+        requests.push(w);
+        let mut w = command(24);
+        w.text(Some(&"group".into())).counted(&procs).counted(&infos);
+        requests.push(w);
+        let mut w = command(13);
+        w.size(2).statuses(&[-200, -402]).counted(&infos);
+        requests.push(w);
+        let mut stream = vec![form, 0];
+        for (tag, w) in (100..).zip(&requests) {
+            stream.extend_from_slice(&frame::encode(tag, w.bytes()));
+        }
+        write("pmix_request", &format!("form-{form}"), &stream)?;
+    }
+    Ok(())
+}
+
 fn main() -> Result<()> {
     wire()?;
     data()?;
+    pmix()?;
     // Scripts of the machines: launch and run; then what may follow.
     let prepare = [0, 0, 0, 2, 0, 200, 10, 5];
     let (prepared, start, spawned) = ([12, 1], [0, 1, 5], [13, 1]);

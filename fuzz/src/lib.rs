@@ -7,6 +7,7 @@ mod data;
 mod input;
 mod job;
 mod node;
+mod pmix;
 mod text;
 mod wire;
 
@@ -17,6 +18,7 @@ pub mod targets {
     pub use crate::data::{data_header, data_peer, link_hello};
     pub use crate::job::job_machine;
     pub use crate::node::daemon_machine;
+    pub use crate::pmix::{pmix_hello, pmix_request, pmix_values};
     pub use crate::text::{cmdline, hostfile, hostlist, known_hosts, plan, rankfile, ssh_config};
     pub use crate::wire::{boot, fence, frames, hello, messages, rank_requests};
 }
@@ -25,7 +27,7 @@ pub mod targets {
 pub type Target = fn(&[u8]);
 
 /// Every target with its name.
-pub const TARGETS: [(&str, Target); 18] = [
+pub const TARGETS: [(&str, Target); 21] = [
     ("hostfile", targets::hostfile),
     ("hostlist", targets::hostlist),
     ("rankfile", targets::rankfile),
@@ -44,4 +46,7 @@ pub const TARGETS: [(&str, Target); 18] = [
     ("data_header", targets::data_header),
     ("data_peer", targets::data_peer),
     ("link_hello", targets::link_hello),
+    ("pmix_hello", targets::pmix_hello),
+    ("pmix_request", targets::pmix_request),
+    ("pmix_values", targets::pmix_values),
 ];
