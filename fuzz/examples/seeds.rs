@@ -8,7 +8,7 @@ use rmpi_pmi::pmix::codec::{Codec, DataType, Info, Kval, Proc, Value, Writer};
 use rmpi_pmi::pmix::frame;
 use rmpi_types::launch::{AppLaunch, EnvMerge, NodeEndpoints, StdioKind};
 use rmpi_types::{
-    EndpointTable, JobId, NodeId, NodeIdx, NodeLaunch, NodeReport, ProcId, Rank, RankEndpoint, RankLaunch,
+    DataPlane, EndpointTable, JobId, NodeId, NodeIdx, NodeLaunch, NodeReport, ProcId, Rank, RankEndpoint, RankLaunch, Transport,
     RankSet, Topology,
 };
 use rmpi_wire::hello::Role;
@@ -61,6 +61,7 @@ fn launch() -> NodeLaunch {
         ifaces: vec!["eth0".into()],
         port_range: Some((2000, 3000)),
         key: [9; 32],
+        data: DataPlane { transport: Transport::Quic, encrypt: true },
         oversubscribed: true,
         stdio: StdioKind::Pty,
         kill_grace_ms: 5000,
@@ -70,7 +71,7 @@ fn launch() -> NodeLaunch {
 }
 
 fn node(index: u32) -> NodeEndpoints {
-    let ranks = (2 * index..2 * index + 2).map(|r| RankEndpoint { rank: Rank(r), port: 4000 });
+    let ranks = (2 * index..2 * index + 2).map(|r| RankEndpoint { rank: Rank(r), port: 4000, udp_port: Some(4001), public_key: Some([3; 32]) });
     NodeEndpoints {
         node: NodeIdx(index),
         host: format!("n{index}"),

@@ -51,6 +51,7 @@ pub(crate) fn launch(node: u32, nodes: u32, first: u32, count: u32, size: u32) -
         ifaces: Vec::new(),
         port_range: None,
         key: [7; 32],
+        data: rmpi_types::DataPlane::default(),
         oversubscribed: false,
         stdio: rmpi_types::launch::StdioKind::Pipe,
         kill_grace_ms: 5000,
@@ -65,7 +66,7 @@ pub(crate) fn endpoints(launch: &NodeLaunch) -> NodeEndpoints {
         node: launch.node,
         host: launch.host.clone(),
         addresses: vec![std::net::Ipv4Addr::LOCALHOST.into()],
-        ranks: launch.ranks.iter().map(|r| RankEndpoint { rank: r.rank, port: 9 }).collect(),
+        ranks: launch.ranks.iter().map(|r| RankEndpoint::plain(r.rank, 9)).collect(),
         spare_port: None,
     }
 }

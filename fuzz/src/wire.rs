@@ -119,10 +119,11 @@ pub fn fence(data: &[u8]) {
 pub fn boot(data: &[u8]) {
     let Ok(block) = BootBlock::parse(data) else { return };
     let _ = (block.job(), block.key(), block.namespace(), block.node_index(), block.universe());
-    let _ = block.oversubscribed();
+    let _ = (block.oversubscribed(), block.data_plane());
     assert!(block.rank(Rank(block.size())).is_none() && block.node(NodeIdx(block.nodes())).is_none());
     for rank in 0..block.size().min(64) {
         assert!(block.rank(Rank(rank)).is_some());
+        let _ = block.public_key(Rank(rank));
     }
     for node in 0..block.nodes().min(64) {
         if let Some(node) = block.node(NodeIdx(node)) {

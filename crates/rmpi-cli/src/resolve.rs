@@ -29,6 +29,7 @@ pub(crate) fn resolve(
     let mut job: JobSpec = std::mem::take(&mut draft.job);
     job.reach = reach(&mut draft, std::mem::take(&mut job.reach), sources)?;
     network(&draft, &mut job);
+    job.data.check(1).map_err(CliError::new)?;
     let (hosts, contexts) = hosts(&mut draft, &mut job, &programs, personality, sources)?;
     job.placement = placement(&programs, &hosts, personality, sources)?;
     job.hosts = hosts.hosts;

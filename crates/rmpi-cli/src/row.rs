@@ -78,7 +78,7 @@ pub enum Topic {
     Output,
     /// Getting onto the hosts.
     Ssh,
-    /// Interfaces and ports.
+    /// Interfaces, ports and rails.
     Network,
     /// Time limits and failures.
     Limits,
@@ -127,7 +127,7 @@ impl Topic {
             Self::Environment => "Environment, working directory and program",
             Self::Output => "Standard input and output",
             Self::Ssh => "Getting onto the hosts",
-            Self::Network => "Interfaces and ports",
+            Self::Network => "Interfaces, ports and rails",
             Self::Limits => "Time limits and failures",
             Self::Info => "Information",
             Self::Compat => "Options of other launchers",

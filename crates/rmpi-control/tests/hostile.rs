@@ -106,6 +106,7 @@ fn launch(node: u32) -> NodeLaunch {
         ifaces: Vec::new(),
         port_range: None,
         key: [0; 32],
+        data: rmpi_types::DataPlane::default(),
         oversubscribed: false,
         stdio: StdioKind::Pipe,
         kill_grace_ms: 500,
@@ -119,7 +120,7 @@ fn endpoints(node: u32) -> NodeEndpoints {
         node: NodeIdx(node),
         host: String::new(),
         addresses: Vec::new(),
-        ranks: (0..2).map(|r| RankEndpoint { rank: Rank(node * 2 + r), port: 1 }).collect(),
+        ranks: (0..2).map(|r| RankEndpoint::plain(Rank(node * 2 + r), 1)).collect(),
         spare_port: None,
     }
 }

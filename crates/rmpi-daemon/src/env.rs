@@ -227,7 +227,7 @@ mod tests {
     #[test]
     fn ranks_know_their_place() {
         let launch = crate::testing::launch(vec![crate::testing::app("true", &[])], 2);
-        let rank = |r| RankEndpoint { rank: Rank(r), port: 9 };
+        let rank = |r| RankEndpoint::plain(Rank(r), 9);
         let node = |i, ranks, port| NodeEndpoints {
             node: NodeIdx(i),
             host: format!("n{i}"),

@@ -6,6 +6,7 @@ mod entry;
 mod env;
 mod family;
 mod guard;
+mod keys;
 mod kvs;
 mod lines;
 mod lookup;

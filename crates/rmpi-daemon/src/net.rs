@@ -150,8 +150,39 @@ impl Ports {
                 result => return result.map_err(fail),
             }
         }
+        Err(self.exhausted(low, high, rank))
+    }
+
+    fn exhausted(&self, low: u16, high: u16, rank: Rank) -> LaunchFault {
         let what = format!("no free port in {low}-{high} on {} for rank {rank}", self.address);
-        Err(LaunchFault::passing(Stage::Wire, what).hint("choose a larger range"))
+        LaunchFault::passing(Stage::Wire, what).hint("choose a larger range")
+    }
+
+    /// A UDP socket for the rank's QUIC rail and its port: the number of its TCP port where that is free.
+    ///
+    /// # Errors
+    /// No port is free, or the address cannot be bound.
+    pub(crate) fn udp(&self, rank: Rank, tcp: u16) -> Result<(OwnedFd, u16), LaunchFault> {
+        let others = match self.range {
+            Some((low, high)) => low..=high,
+            None => 0..=0,
+        };
+        for port in std::iter::once(tcp).chain(others) {
+            match open_udp(self.address, port) {
+                Err(nix::Error::EADDRINUSE | nix::Error::EACCES) => {}
+                Err(e) => {
+                    let what = format!(
+                        "cannot bind UDP on {} for rank {rank}: {}",
+                        self.address,
+                        e.desc().to_lowercase()
+                    );
+                    return Err(LaunchFault::fatal(Stage::Wire, what));
+                }
+                Ok(bound) => return Ok(bound),
+            }
+        }
+        let (low, high) = self.range.unwrap_or((1, u16::MAX));
+        Err(self.exhausted(low, high, rank))
     }
 
     /// A port that is free now, for a program's own rendezvous.
@@ -167,21 +198,37 @@ fn open(ip: IpAddr, port: u16, backlog: i32, reuse: bool) -> nix::Result<(OwnedF
         // A given port may have connections of an earlier job in TIME_WAIT; two listeners stay impossible.
         setsockopt(&fd, sockopt::ReuseAddr, &true)?;
     }
+    bind_to(&fd, ip, port)?;
+    listen(&fd, Backlog::new(backlog).unwrap_or(Backlog::MAXCONN))?;
+    let port = port_of(&fd)?;
+    Ok((fd, port))
+}
+
+fn open_udp(ip: IpAddr, port: u16) -> nix::Result<(OwnedFd, u16)> {
+    let family = if ip.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let fd = socket(family, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
+    bind_to(&fd, ip, port)?;
+    let port = port_of(&fd)?;
+    Ok((fd, port))
+}
+
+fn bind_to(fd: &OwnedFd, ip: IpAddr, port: u16) -> nix::Result<()> {
     match SocketAddr::new(ip, port) {
-        SocketAddr::V4(a) => bind(fd.as_raw_fd(), &SockaddrIn::from(a))?,
+        SocketAddr::V4(a) => bind(fd.as_raw_fd(), &SockaddrIn::from(a)),
         SocketAddr::V6(a) => {
-            setsockopt(&fd, sockopt::Ipv6V6Only, &!ip.is_unspecified())?;
-            bind(fd.as_raw_fd(), &SockaddrIn6::from(a))?;
+            setsockopt(fd, sockopt::Ipv6V6Only, &!ip.is_unspecified())?;
+            bind(fd.as_raw_fd(), &SockaddrIn6::from(a))
         }
     }
-    listen(&fd, Backlog::new(backlog).unwrap_or(Backlog::MAXCONN))?;
+}
+
+fn port_of(fd: &OwnedFd) -> nix::Result<u16> {
     let name: SockaddrStorage = getsockname(fd.as_raw_fd())?;
-    let port = match (name.as_sockaddr_in(), name.as_sockaddr_in6()) {
-        (Some(a), _) => a.port(),
-        (None, Some(a)) => a.port(),
-        (None, None) => return Err(nix::Error::EAFNOSUPPORT),
-    };
-    Ok((fd, port))
+    match (name.as_sockaddr_in(), name.as_sockaddr_in6()) {
+        (Some(a), _) => Ok(a.port()),
+        (None, Some(a)) => Ok(a.port()),
+        (None, None) => Err(nix::Error::EAFNOSUPPORT),
+    }
 }
 
 #[cfg(test)]
@@ -245,6 +292,12 @@ mod tests {
         let fault = one.listener(Rank(3)).unwrap_err();
         assert_eq!(fault.what, format!("no free port in {taken}-{taken} on 127.0.0.1 for rank 3"));
         assert!(ports.spare().is_some());
+        let (_udp, same) = ports.udp(Rank(0), taken).unwrap();
+        assert_eq!(same, taken, "TCP and UDP ports of one number are two ports");
+        let (_udp, other) = ports.udp(Rank(1), taken).unwrap();
+        assert_ne!(other, taken);
+        let fault = one.udp(Rank(3), taken).unwrap_err();
+        assert_eq!(fault.what, format!("no free port in {taken}-{taken} on 127.0.0.1 for rank 3"));
         assert!(interfaces().iter().any(|a| a.ip.is_loopback()));
     }
 

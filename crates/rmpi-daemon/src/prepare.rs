@@ -2,6 +2,7 @@
 //! descriptors, environment and the sealed boot block. What is prepared is started at most once.
 
 use crate::env::{self, Vars};
+use crate::keys::RankKeys;
 use crate::net::{self, Ports};
 use crate::node::FileLimit;
 use crate::spawn::{Batch, Child, ExecFault, Program, Step};
@@ -11,7 +12,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::sys::stat::Mode;
 use rmpi_types::launch::{AppLaunch, NodeEndpoints, RankEndpoint, RankLaunch};
-use rmpi_types::{EndpointTable, LaunchFault, NodeLaunch, ProcId, Rank, Stage, exit};
+use rmpi_types::{DataPlane, EndpointTable, LaunchFault, NodeLaunch, ProcId, Rank, Stage, Transport, exit};
 use std::ffi::{CString, OsStr, OsString};
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
@@ -21,6 +22,9 @@ use std::sync::Arc;
 
 /// Where ranks find their descriptors.
 const FDS: &str = "boot=3,listen=4,kvs=5";
+/// What an encrypted job has beside them: the QUIC rail's socket, and the private half of the rank's key pair.
+const UDP_FD: i32 = 7;
+const KEY_FD: i32 = 8;
 /// Descriptors the daemon needs for a rank while it starts it, and for itself.
 const FILES_A_RANK: u64 = 12;
 const FILES_OWN: u64 = 32;
@@ -38,8 +42,16 @@ struct App {
 pub(crate) struct Prepared {
     launch: NodeLaunch,
     apps: Vec<App>,
-    listeners: Vec<OwnedFd>,
+    wires: Vec<Wires>,
     files: FileLimit,
+}
+
+/// What one rank gets of this node's network, made before it exists.
+#[derive(Debug)]
+struct Wires {
+    listener: OwnedFd,
+    udp: Option<OwnedFd>,
+    keys: Option<RankKeys>,
 }
 
 /// Our ends of one rank's descriptors.
@@ -78,12 +90,12 @@ pub(crate) fn prepare(
     let apps = find_all(&launch.apps, node_env, home, &mut notes)?;
     let addresses = net::offer(&launch, net::interfaces)?;
     let mut ports = Ports::new(&addresses, launch.port_range, launch.size);
-    let mut listeners = Vec::with_capacity(launch.ranks.len());
+    let mut wires = Vec::with_capacity(launch.ranks.len());
     let mut ranks = Vec::with_capacity(launch.ranks.len());
     for rank in &launch.ranks {
-        let (fd, port) = ports.listener(rank.rank)?;
-        listeners.push(fd);
-        ranks.push(RankEndpoint { rank: rank.rank, port });
+        let (wire, endpoint) = wire(rank.rank, launch.data, &mut ports)?;
+        wires.push(wire);
+        ranks.push(endpoint);
     }
     let first = launch.ranks.iter().any(|r| r.rank == Rank(0));
     let spare_port = if first { ports.spare() } else { None };
@@ -94,7 +106,24 @@ pub(crate) fn prepare(
     }
     let endpoints =
         NodeEndpoints { node: launch.node, host: launch.host.clone(), addresses, ranks, spare_port };
-    Ok((Prepared { launch, apps, listeners, files }, endpoints, notes))
+    Ok((Prepared { launch, apps, wires, files }, endpoints, notes))
+}
+
+/// One rank's sockets, and its key pair where the data plane asks for it.
+fn wire(rank: Rank, data: DataPlane, ports: &mut Ports) -> Result<(Wires, RankEndpoint), LaunchFault> {
+    let (listener, port) = ports.listener(rank)?;
+    let mut endpoint = RankEndpoint::plain(rank, port);
+    let mut wires = Wires { listener, udp: None, keys: None };
+    if data.transport == Transport::Quic {
+        let (udp, port) = ports.udp(rank, port)?;
+        (wires.udp, endpoint.udp_port) = (Some(udp), Some(port));
+    }
+    if data.keyed() {
+        let keys = RankKeys::make().map_err(|e| LaunchFault::fatal(Stage::Wire, e.to_string()))?;
+        endpoint.public_key = Some(keys.public());
+        wires.keys = Some(keys);
+    }
+    Ok((wires, endpoint))
 }
 
 /// Finds every program; faults of several are told together.
@@ -153,13 +182,24 @@ impl Prepared {
         let programs = self.programs(table)?;
         let mut ends = Vec::with_capacity(self.launch.ranks.len());
         let nofile = (self.files.soft != self.files.hard).then_some((self.files.soft, self.files.hard));
-        let children = self.launch.ranks.iter().zip(self.listeners).map(|(rank, listener)| {
+        let children = self.launch.ranks.iter().zip(self.wires).map(|(rank, wires)| {
             let program = Arc::clone(&programs[rank.app as usize]);
             let app = &self.launch.apps[rank.app as usize];
             let (ours, mut fds) = streams(&self.launch, rank, &null)?;
             fds.push((Arc::clone(&boot), 3));
-            fds.push((Arc::new(listener), 4));
-            let env = env::per_rank(rank, app, FDS).into_iter();
+            fds.push((Arc::new(wires.listener), 4));
+            let mut names = FDS.to_owned();
+            let mut add = |name: &str, fd: OwnedFd, number: i32| {
+                names += &format!(",{name}={number}");
+                fds.push((Arc::new(fd), number));
+            };
+            if let Some(udp) = wires.udp {
+                add("udp", udp, UDP_FD);
+            }
+            if let Some(keys) = wires.keys {
+                add("key", keys.hand_over()?, KEY_FD);
+            }
+            let env = env::per_rank(rank, app, &names).into_iter();
             let env = env.filter_map(|(n, v)| CString::new(format!("{n}={v}")).ok()).collect();
             ends.push(ours);
             Ok(Child { program, env, cpus: rank.cpus.clone(), fds, nofile })

@@ -35,6 +35,7 @@ pub(crate) fn launch(apps: Vec<AppLaunch>, n: u32) -> NodeLaunch {
         ifaces: Vec::new(),
         port_range: None,
         key: [1; 32],
+        data: rmpi_types::DataPlane::default(),
         oversubscribed: false,
         stdio: StdioKind::Pipe,
         kill_grace_ms: 1000,

@@ -8,8 +8,8 @@ use crate::running::{self, Control, Running};
 use crate::sink::Delivery;
 use nix::sys::signal::SigSet;
 use rmpi_daemon::Forked;
-use rmpi_types::JobSpec;
 use rmpi_types::spec::{App, EnvMap, Host, Slots, Stdin, Tag};
+use rmpi_types::{JobSpec, Transport};
 use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
@@ -180,6 +180,21 @@ impl JobBuilder {
     #[must_use]
     pub fn oversubscribe(mut self) -> Self {
         self.spec.placement.oversubscribe = true;
+        self
+    }
+
+    /// The rail of ranks that use the rmpi library; the fastest that fits each pair unless set. One that cannot
+    /// be had (`Shm` on several nodes, `Tcp` with [`JobBuilder::encrypt`]) is told before anything starts.
+    #[must_use]
+    pub fn transport(mut self, transport: Transport) -> Self {
+        self.spec.data.transport = transport;
+        self
+    }
+
+    /// Encrypts what those ranks send from node to node.
+    #[must_use]
+    pub fn encrypt(mut self) -> Self {
+        self.spec.data.encrypt = true;
         self
     }
 

@@ -118,6 +118,11 @@ pub(crate) fn make(
         placed[rank.node.0 as usize].push(rank);
     }
     let used: Vec<usize> = (0..nodes.len()).filter(|&n| !placed[n].is_empty()).collect();
+    config
+        .spec
+        .data
+        .check(used.len())
+        .map_err(|message| PlanFault { code: rmpi_types::exit::USAGE, message })?;
     let layout = run_lengths(used.iter().map(|&n| placed[n].len()));
     let apps: Vec<AppLaunch> = config.spec.apps.iter().map(|app| app_launch(app, config)).collect();
     let mut launches = Vec::with_capacity(used.len());
@@ -140,6 +145,7 @@ pub(crate) fn make(
             ifaces: config.spec.ifaces.clone(),
             port_range: config.spec.port_range,
             key,
+            data: config.spec.data,
             oversubscribed: plan.nodes[n].oversubscribed,
             stdio: stdio(config),
             kill_grace_ms: millis(config.spec.limits.kill_grace),

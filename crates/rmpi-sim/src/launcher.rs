@@ -117,6 +117,7 @@ impl Sim {
                 ifaces: Vec::new(),
                 port_range: None,
                 key: [2; 32],
+                data: rmpi_types::DataPlane::default(),
                 oversubscribed: false,
                 stdio: StdioKind::Pipe,
                 kill_grace_ms: 5000,

@@ -459,7 +459,7 @@ impl Sim {
     }
 
     fn prepare(&mut self, node: NodeIdx, launch: &NodeLaunch) {
-        let ranks = launch.ranks.iter().map(|r| RankEndpoint { rank: r.rank, port: 1 }).collect();
+        let ranks = launch.ranks.iter().map(|r| RankEndpoint::plain(r.rank, 1)).collect();
         let result = if self.nodes[node.0 as usize].cannot_prepare {
             Err(LaunchFault::fatal(Stage::Exec, "program not found: train").code(127))
         } else {

@@ -1,6 +1,6 @@
 //! What one node is told to start, and the addresses its ranks can be reached at.
 
-use crate::{CpuSet, JobId, NodeIdx, ProcId, Rank};
+use crate::{CpuSet, DataPlane, JobId, NodeIdx, ProcId, Rank};
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
 use std::net::IpAddr;
@@ -96,6 +96,8 @@ pub struct NodeLaunch {
     pub port_range: Option<(u16, u16)>,
     /// Secret shared by the job's ranks: every data connection proves knowledge of it. 32 bytes.
     pub key: [u8; 32],
+    /// The rail of native ranks, and whether their data is encrypted: then each rank gets a key pair.
+    pub data: DataPlane,
     /// More ranks than usable cores on this node: waiting ranks must yield.
     pub oversubscribed: bool,
     /// Standard output kind.
@@ -115,6 +117,18 @@ pub struct RankEndpoint {
     pub rank: Rank,
     /// TCP port, the same on every address of the node.
     pub port: u16,
+    /// UDP port of the QUIC rail, where it is used.
+    pub udp_port: Option<u16>,
+    /// Public half (Ed25519) of its key pair, when the job's data is encrypted.
+    pub public_key: Option<[u8; 32]>,
+}
+
+impl RankEndpoint {
+    /// A rank that talks in clear, over TCP.
+    #[must_use]
+    pub const fn plain(rank: Rank, port: u16) -> Self {
+        Self { rank, port, udp_port: None, public_key: None }
+    }
 }
 
 /// One node's block of the endpoint table.

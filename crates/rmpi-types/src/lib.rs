@@ -13,6 +13,7 @@ pub mod launch;
 pub mod node;
 pub mod outcome;
 pub mod spec;
+pub mod transport;
 
 pub use cpus::{CpuSet, Topology};
 pub use fault::{LaunchFault, Stage};
@@ -21,3 +22,4 @@ pub use launch::{EndpointTable, NodeLaunch, RankEndpoint, RankLaunch};
 pub use node::{NodeId, NodeReport};
 pub use outcome::{JobOutcome, RankEnd, RankExit};
 pub use spec::JobSpec;
+pub use transport::{DataPlane, Transport};

@@ -3,7 +3,7 @@
 //! and interface names.
 
 use crate::launch::EnvMerge;
-use crate::{CpuSet, Rank, RankSet};
+use crate::{CpuSet, DataPlane, Rank, RankSet};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -32,6 +32,8 @@ pub struct JobSpec {
     pub ifaces: Vec<String>,
     /// Ports our listeners may use, both ends included.
     pub port_range: Option<(u16, u16)>,
+    /// The rail of native ranks, and whether their data is encrypted.
+    pub data: DataPlane,
 }
 
 /// One program and how many ranks of it.

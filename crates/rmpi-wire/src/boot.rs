@@ -5,22 +5,28 @@
 //! ```text
 //! header   128 bytes   magic "RMPIBOOT", version u32, flags u32, job 16, key 32, ns u32, epoch u32, size u32,
 //!                      nodes u32, node u32, universe u32, offsets of ranks, nodes, strings u64, length u64
-//! ranks    16 bytes each: node u32, local rank u32, port u16, 0 u16, 0 u32
+//! flags                1 oversubscribed, 2 encrypted, 4 keys are there, bits 8-10 the transport
+//! ranks    16 bytes each: node u32, local rank u32, TCP port u16, UDP port u16 (0 for none), 1 u32
 //! nodes    192 bytes each: host offset u32, host length u16, addresses u16, first 8 addresses of 20 bytes
 //!                      (family 4|6 u8, 3 zero bytes, 16 bytes), ranks u32, 20 zero bytes
+//! keys     only with flag 4: the public key of each rank, 32 bytes
 //! strings  host names, UTF-8
 //! ```
 //! Little endian. Which rank a process is comes from [`ENV_RANK`]; where its descriptors are from [`ENV_FDS`]:
-//! `boot=3,listen=4,kvs=5`. Neither is a secret; the key is only in the memory file.
+//! `boot=3,listen=4,kvs=5`, and in an encrypted job `key=8`, a pipe with the private half of the rank's key pair
+//! ([`SECRET_LEN`] bytes, an Ed25519 seed), and `udp=7`, the socket of the QUIC rail where that is used. Neither
+//! variable is a secret; the job's key is only in the memory file.
 
 use crate::codec::WireError;
-use rmpi_types::{EndpointTable, Epoch, JobId, Namespace, NodeIdx, NodeLaunch, Rank};
+use rmpi_types::{DataPlane, EndpointTable, Epoch, JobId, Namespace, NodeIdx, NodeLaunch, Rank, Transport};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Variable naming the inherited descriptors.
 pub const ENV_FDS: &str = "RMPIRUN_FDS";
 /// Variable with the rank.
 pub const ENV_RANK: &str = "RMPIRUN_RANK";
+/// Bytes of the private half of a rank's key pair, as the daemon hands it over.
+pub const SECRET_LEN: usize = 32;
 /// Addresses kept per node.
 pub const MAX_ADDRESSES: usize = 8;
 
@@ -30,13 +36,18 @@ const HEADER: usize = 128;
 const RANK_LEN: usize = 16;
 const NODE_LEN: usize = 192;
 const ADDRESS_LEN: usize = 20;
+const KEY_LEN: usize = 32;
 const OVERSUBSCRIBED: u32 = 1;
+const ENCRYPTED: u32 = 2;
+const KEYED: u32 = 4;
+const TRANSPORT_SHIFT: u32 = 8;
+const TRANSPORT_MASK: u32 = 7;
 
 /// Builds the block for one node.
 ///
 /// # Errors
 /// [`WireError::Boot`] when the table does not have exactly `launch.size` ranks `0..size`, `launch.nodes` nodes,
-/// or a host name is above 65,535 bytes.
+/// a host name is above 65,535 bytes, or a rank has no key where the job's data is encrypted.
 pub fn build(launch: &NodeLaunch, table: &EndpointTable) -> Result<Vec<u8>, WireError> {
     let (size, nodes) = (launch.size as usize, table.nodes.len());
     if nodes != launch.nodes as usize {
@@ -44,7 +55,9 @@ pub fn build(launch: &NodeLaunch, table: &EndpointTable) -> Result<Vec<u8>, Wire
     }
     let ranks_at = HEADER;
     let nodes_at = ranks_at + size * RANK_LEN;
-    let strings_at = nodes_at + nodes * NODE_LEN;
+    let keyed = launch.data.keyed();
+    let keys_at = nodes_at + nodes * NODE_LEN;
+    let strings_at = keys_at + if keyed { size * KEY_LEN } else { 0 };
     let mut out = vec![0; strings_at];
     let mut seen = 0;
     for (index, node) in table.nodes.iter().enumerate() {
@@ -71,7 +84,12 @@ pub fn build(launch: &NodeLaunch, table: &EndpointTable) -> Result<Vec<u8>, Wire
             put(&mut out, at, &node.node.0.to_le_bytes());
             put(&mut out, at + 4, &local.to_le_bytes());
             put(&mut out, at + 8, &endpoint.port.to_le_bytes());
+            put(&mut out, at + 10, &endpoint.udp_port.unwrap_or(0).to_le_bytes());
             out[at + 12] = 1;
+            if keyed {
+                let key = endpoint.public_key.ok_or(WireError::Boot("a rank without a key"))?;
+                put(&mut out, keys_at + rank * KEY_LEN, &key);
+            }
             seen += 1;
         }
     }
@@ -103,7 +121,17 @@ fn put_header(out: &mut [u8], launch: &NodeLaunch, offsets: [usize; 3]) {
     let length = out.len() as u64;
     put(out, 0, MAGIC);
     put(out, 8, &VERSION.to_le_bytes());
-    put(out, 12, &(if launch.oversubscribed { OVERSUBSCRIBED } else { 0 }).to_le_bytes());
+    let mut flags = 0;
+    for (on, flag) in [
+        (launch.oversubscribed, OVERSUBSCRIBED),
+        (launch.data.encrypt, ENCRYPTED),
+        (launch.data.keyed(), KEYED),
+    ] {
+        flags |= if on { flag } else { 0 };
+    }
+    let transport = Transport::ALL.iter().position(|t| *t == launch.data.transport);
+    flags |= u32::try_from(transport.unwrap_or(0)).unwrap_or(0) << TRANSPORT_SHIFT;
+    put(out, 12, &flags.to_le_bytes());
     put(out, 16, &launch.job.0);
     put(out, 32, &launch.key);
     let words =
@@ -125,6 +153,7 @@ pub struct BootBlock<'a> {
     nodes: u32,
     ranks_at: usize,
     nodes_at: usize,
+    keys_at: Option<usize>,
     strings_at: usize,
 }
 
@@ -137,6 +166,8 @@ pub struct RankRecord {
     pub local_rank: u32,
     /// TCP port it listens on, on every address of its node.
     pub port: u16,
+    /// UDP port of its QUIC rail.
+    pub udp_port: Option<u16>,
 }
 
 /// A node's record.
@@ -165,17 +196,21 @@ impl<'a> BootBlock<'a> {
         let offset = |i: usize| usize::try_from(u64_at(bytes, 88 + 8 * i)).unwrap_or(usize::MAX);
         let (size, nodes) = (u32_at(bytes, 72), u32_at(bytes, 76));
         let (ranks_at, nodes_at, strings_at) = (offset(0), offset(1), offset(2));
+        let keyed = u32_at(bytes, 12) & KEYED != 0;
+        let keys = if keyed { (size as usize).saturating_mul(KEY_LEN) } else { 0 };
         let fits = ranks_at == HEADER
             && (size as usize).checked_mul(RANK_LEN).is_some_and(|n| nodes_at == ranks_at + n)
             && (nodes as usize)
                 .checked_mul(NODE_LEN)
-                .is_some_and(|n| strings_at == nodes_at.saturating_add(n))
+                .and_then(|n| n.checked_add(keys)?.checked_add(nodes_at))
+                .is_some_and(|n| strings_at == n)
             && strings_at <= bytes.len()
             && u64_at(bytes, 112) <= bytes.len() as u64;
         if !fits {
             return Err(WireError::Boot("parts do not fit its length"));
         }
-        Ok(Self { bytes, size, nodes, ranks_at, nodes_at, strings_at })
+        let keys_at = keyed.then(|| strings_at - keys);
+        Ok(Self { bytes, size, nodes, ranks_at, nodes_at, keys_at, strings_at })
     }
 
     /// The job.
@@ -241,7 +276,24 @@ impl<'a> BootBlock<'a> {
             node: NodeIdx(u32_at(self.bytes, at)),
             local_rank: u32_at(self.bytes, at + 4),
             port: u16_at(self.bytes, at + 8),
+            udp_port: Some(u16_at(self.bytes, at + 10)).filter(|&p| p != 0),
         })
+    }
+
+    /// The public half (Ed25519) of `rank`'s key pair; `None` in a job without keys and outside `0..size`.
+    #[must_use]
+    pub fn public_key(&self, rank: Rank) -> Option<[u8; 32]> {
+        let at = self.keys_at?.checked_add(rank.0 as usize * KEY_LEN).filter(|_| rank.0 < self.size)?;
+        self.bytes.get(at..at + KEY_LEN)?.try_into().ok()
+    }
+
+    /// What the user asked of the data plane; an unknown transport is read as automatic.
+    #[must_use]
+    pub fn data_plane(&self) -> DataPlane {
+        let flags = u32_at(self.bytes, 12);
+        let index = (flags >> TRANSPORT_SHIFT & TRANSPORT_MASK) as usize;
+        let transport = Transport::ALL.get(index).copied().unwrap_or_default();
+        DataPlane { transport, encrypt: flags & ENCRYPTED != 0 }
     }
 
     /// A node's record; `None` outside `0..nodes` or when its host name runs out of the block.

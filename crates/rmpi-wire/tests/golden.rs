@@ -10,8 +10,8 @@ use rmpi_types::launch::{AppLaunch, EnvMerge, NodeEndpoints, StdioKind};
 use rmpi_types::node::Address;
 use rmpi_types::outcome::Abort;
 use rmpi_types::{
-    EndpointTable, JobId, LaunchFault, NodeId, NodeIdx, NodeLaunch, NodeReport, ProcId, Rank, RankEnd,
-    RankEndpoint, RankExit, RankLaunch, RankSet, Stage,
+    DataPlane, EndpointTable, JobId, LaunchFault, NodeId, NodeIdx, NodeLaunch, NodeReport, ProcId, Rank,
+    RankEnd, RankEndpoint, RankExit, RankLaunch, RankSet, Stage, Transport,
 };
 use rmpi_wire::hello::Role;
 use rmpi_wire::msg::{Pulse, Stream};
@@ -57,6 +57,7 @@ fn launch() -> NodeLaunch {
         ifaces: vec!["eth0".into()],
         port_range: Some((1000, 2000)),
         key: [2; 32],
+        data: DataPlane { transport: Transport::Quic, encrypt: true },
         oversubscribed: true,
         stdio: StdioKind::Pty,
         kill_grace_ms: 5000,
@@ -70,7 +71,12 @@ fn endpoints() -> NodeEndpoints {
         node: NodeIdx(1),
         host: "n1".into(),
         addresses: vec!["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()],
-        ranks: vec![RankEndpoint { rank: Rank(3), port: 4000 }],
+        ranks: vec![RankEndpoint {
+            rank: Rank(3),
+            port: 4000,
+            udp_port: Some(4002),
+            public_key: Some([3; 32]),
+        }],
         spare_port: Some(4001),
     }
 }

@@ -6,7 +6,9 @@
 use bytes::Bytes;
 use proptest::prelude::*;
 use rmpi_types::launch::{NodeEndpoints, StdioKind};
-use rmpi_types::{EndpointTable, JobId, NodeIdx, NodeLaunch, ProcId, Rank, RankEndpoint, RankSet};
+use rmpi_types::{
+    DataPlane, EndpointTable, JobId, NodeIdx, NodeLaunch, ProcId, Rank, RankEndpoint, RankSet, Transport,
+};
 use rmpi_wire::boot::{self, BootBlock};
 use rmpi_wire::frame::{Kind, MAX_FRAME};
 use rmpi_wire::rank::{self, Reply, Request};
@@ -29,12 +31,24 @@ fn frames() -> impl Strategy<Value = Frame> {
         .prop_map(|(kind, origin, dest, seq, body, payload)| Frame { kind, origin, dest, seq, body, payload })
 }
 
+const QUIC: DataPlane = DataPlane { transport: Transport::Quic, encrypt: true };
+
 fn boot_block() -> Vec<u8> {
+    boot_of(DataPlane::default())
+}
+
+fn boot_of(data: DataPlane) -> Vec<u8> {
+    let endpoint = |r: u32| RankEndpoint {
+        rank: Rank(r),
+        port: 5000,
+        udp_port: data.keyed().then_some(6000),
+        public_key: data.keyed().then_some([r as u8; 32]),
+    };
     let node = |n: u32| NodeEndpoints {
         node: NodeIdx(n),
         host: format!("host{n}"),
         addresses: vec!["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()],
-        ranks: (0..2).map(|r| RankEndpoint { rank: Rank(n * 2 + r), port: 5000 }).collect(),
+        ranks: (0..2).map(|r| endpoint(n * 2 + r)).collect(),
         spare_port: None,
     };
     let launch = NodeLaunch {
@@ -52,6 +66,7 @@ fn boot_block() -> Vec<u8> {
         ifaces: Vec::new(),
         port_range: None,
         key: [3; 32],
+        data,
         oversubscribed: true,
         stdio: StdioKind::Pipe,
         kill_grace_ms: 1,
@@ -64,9 +79,9 @@ fn boot_block() -> Vec<u8> {
 /// Every accessor of a block, in range and out of it.
 fn read_all(block: &BootBlock<'_>) {
     let _ = (block.job(), block.key(), block.namespace(), block.oversubscribed(), block.universe());
-    let _ = block.node_index();
+    let _ = (block.node_index(), block.data_plane());
     for i in (0..5).chain([block.size().wrapping_sub(1), block.size(), block.nodes(), u32::MAX]) {
-        let _ = block.rank(Rank(i));
+        let _ = (block.rank(Rank(i)), block.public_key(Rank(i)));
         let _ = block.node(NodeIdx(i));
     }
 }
@@ -153,8 +168,9 @@ proptest! {
     fn a_damaged_boot_block_is_refused_or_read_without_harm(
         damage in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..12),
         cut in any::<prop::sample::Index>(),
+        keyed in any::<bool>(),
     ) {
-        let mut bytes = boot_block();
+        let mut bytes = if keyed { boot_of(QUIC) } else { boot_block() };
         for (at, value) in &damage {
             let at = at.index(bytes.len());
             bytes[at] = *value;
@@ -199,4 +215,25 @@ fn a_boot_block_says_what_went_in() {
     let node = block.node(NodeIdx(1)).unwrap();
     assert_eq!((node.host, node.addresses.len(), node.ranks), ("host1", 2, 2));
     assert!(block.rank(Rank(4)).is_none() && block.node(NodeIdx(2)).is_none());
+}
+
+#[test]
+fn keys_and_the_data_plane_come_with_the_boot_block() {
+    for transport in Transport::ALL {
+        for encrypt in [false, true] {
+            let data = DataPlane { transport, encrypt };
+            let bytes = boot_of(data);
+            let block = BootBlock::parse(&bytes).unwrap();
+            assert_eq!(block.data_plane(), data);
+            let keys: Vec<_> = (0..5).map(|r| block.public_key(Rank(r))).collect();
+            let udp = block.rank(Rank(1)).unwrap().udp_port;
+            if data.keyed() {
+                assert_eq!(keys, [Some([0; 32]), Some([1; 32]), Some([2; 32]), Some([3; 32]), None]);
+                assert_eq!(udp, Some(6000));
+            } else {
+                assert_eq!((keys, udp), (vec![None; 5], None));
+            }
+            assert_eq!(block.node(NodeIdx(1)).unwrap().host, "host1");
+        }
+    }
 }

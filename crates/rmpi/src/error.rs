@@ -178,6 +178,12 @@ pub enum InitError {
         /// Ranks in the table.
         size: u32,
     },
+    /// The rail that the job asks for does not exist here.
+    #[error("there is no {transport} rail between ranks; start the job with another --transport")]
+    Transport {
+        /// The rail.
+        transport: rmpi_types::Transport,
+    },
     /// A variable that names algorithms of collectives is wrong.
     #[error("cannot follow the choice of a collective's algorithm")]
     Algorithm(#[from] rmpi_coll::select::OverrideError),

@@ -18,22 +18,20 @@ pub(crate) struct Inherited {
     pub(crate) kvs: Option<OwnedFd>,
 }
 
+/// Names in the variable, in the order of what [`parse`] gives.
+const NAMES: [&str; 3] = ["boot", "listen", "kvs"];
+
 /// Descriptors belong to the process, so taking them is the one thing that cannot be done twice.
 static TAKEN: AtomicBool = AtomicBool::new(false);
 
 /// Reads `boot=3,listen=4,kvs=5`.
-fn parse(text: &str) -> Result<[Option<RawFd>; 3], String> {
-    let mut fds = [None; 3];
+fn parse(text: &str) -> Result<[Option<RawFd>; NAMES.len()], String> {
+    let mut fds = [None; NAMES.len()];
     for part in text.split(',').filter(|p| !p.is_empty()) {
         let (name, number) = part.split_once('=').ok_or_else(|| format!("not NAME=NUMBER in {part:?}"))?;
         let number: RawFd = number.parse().map_err(|_| format!("not a number in {part:?}"))?;
-        let slot = match name {
-            "boot" => 0,
-            "listen" => 1,
-            "kvs" => 2,
-            // Later daemons may leave more.
-            _ => continue,
-        };
+        // Later daemons may leave more.
+        let Some(slot) = NAMES.iter().position(|n| *n == name) else { continue };
         if number < 3 || fds.contains(&Some(number)) {
             return Err(format!("an impossible descriptor in {part:?}"));
         }
@@ -75,7 +73,7 @@ mod tests {
     #[test]
     fn the_variable_is_checked() {
         assert_eq!(parse("boot=3,listen=4,kvs=5"), Ok([Some(3), Some(4), Some(5)]));
-        assert_eq!(parse("listen=9,shm=7,boot=8"), Ok([Some(8), Some(9), None]));
+        assert_eq!(parse("listen=9,later=7,boot=8"), Ok([Some(8), Some(9), None]));
         for bad in ["boot", "boot=x", "boot=1", "boot=3,listen=3", "boot=-1"] {
             assert!(parse(bad).is_err(), "{bad}");
         }

@@ -8,7 +8,7 @@ use crate::options::{Options, Transport};
 use rmpi_coll::select::{Layout, Overrides, Selector};
 use rmpi_core::{Config, Engine};
 use rmpi_net::{Acceptor, JobKey};
-use rmpi_types::Rank;
+use rmpi_types::{Rank, Transport};
 use rmpi_wire::boot::BootBlock;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -133,6 +133,10 @@ impl World {
         let size = block.size();
         if block.rank(Rank(rank)).is_none() {
             return Err(InitError::Rank { rank, size });
+        }
+        let transport = block.data_plane().between();
+        if transport != Transport::Tcp {
+            return Err(InitError::Transport { transport });
         }
         let (namespace, epoch) = block.namespace();
         let key = JobKey::new(&block.key());

@@ -251,6 +251,7 @@ impl Launcher {
             ifaces: Vec::new(),
             port_range: None,
             key: [1; 32],
+            data: rmpi_types::DataPlane::default(),
             oversubscribed: false,
             stdio: StdioKind::Pipe,
             kill_grace_ms: 1000,

@@ -88,5 +88,5 @@ pub(super) const ROWS: &[Row] = &[
     idle("report-pid", &["report-uri", "events", "metrics", "timeline", "summary"], ONE, Refused(LATER)),
     idle("show-progress", &["output-proctable", "print-all-exitcodes", "display-topo"], FLAG, Refused(LATER)),
     idle("report-state-on-timeout", &["get-stack-traces"], FLAG, Refused(LATER)),
-    idle("transport", &["ip", "tree-width", "control-iface", "advertise", "localhost"], ONE, Refused(LATER)),
+    idle("ip", &["tree-width", "control-iface", "advertise", "localhost"], ONE, Refused(LATER)),
 ];

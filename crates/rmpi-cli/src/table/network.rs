@@ -1,7 +1,8 @@
-//! Rows: interfaces and ports.
+//! Rows: interfaces, ports, and the rail of native ranks.
 
 use crate::row::{Act, Row, Topic, row};
 use crate::values;
+use rmpi_types::Transport;
 
 const T: Topic = Topic::Network;
 
@@ -27,6 +28,32 @@ pub(super) const ROWS: &[Row] = &[
             Ok(())
         }),
         "Ports our listeners may use, both ends included.",
+    ),
+    row(
+        T,
+        "transport",
+        &[],
+        "RAIL",
+        Act::Text(|t, name| {
+            let known = || Transport::ALL.map(Transport::name).join(", ");
+            t.job.job.data.transport =
+                Transport::from_name(name).ok_or_else(|| format!("'{name}' is none of {}", known()))?;
+            Ok(())
+        }),
+        "What carries messages of ranks that use the rmpi library: auto (the default: shared memory inside a node, \
+         TCP or, with --encrypt, TLS between nodes), or for all pairs shm, tcp, tls or quic (one UDP port a rank).",
+    ),
+    row(
+        T,
+        "encrypt",
+        &["encrypt-data"],
+        "",
+        Act::Flag(|t| {
+            t.job.job.data.encrypt = true;
+            Ok(())
+        }),
+        "Encrypt what those ranks send from node to node: each gets a key pair, and both ends of a connection prove \
+         who they are.",
     ),
 ];
 

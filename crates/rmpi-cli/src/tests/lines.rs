@@ -6,7 +6,7 @@ use rmpi_types::launch::EnvMerge;
 use rmpi_types::spec::{
     BindTo, Forward, HostKeys, MapBy, Object, OnFailure, OutputDir, RankBy, Slots, Stdin, Tag,
 };
-use rmpi_types::{Rank, RankSet};
+use rmpi_types::{Rank, RankSet, Transport};
 use std::ffi::OsString;
 use std::time::Duration;
 
@@ -195,6 +195,11 @@ fn network_limits_and_failures() {
     );
     assert_eq!(j("--mca oob_tcp_if_include c").ifaces, ["c"]);
     assert_eq!(j("--port-range 5000:5010").port_range, Some((5000, 5010)));
+    let data = |transport, encrypt| rmpi_types::DataPlane { transport, encrypt };
+    assert_eq!(j("").data, data(Transport::Auto, false));
+    assert_eq!(j("--transport quic").data, data(Transport::Quic, false));
+    assert_eq!(j("--encrypt-data --transport tls").data, data(Transport::Tls, true));
+    assert_eq!(j("-encrypt").data, data(Transport::Auto, true));
     assert_eq!(
         j("--mca btl_tcp_port_min_v4 5000 --mca btl_tcp_port_range_v4 10").port_range,
         Some((5000, 5009))

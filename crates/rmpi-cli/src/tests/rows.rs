@@ -55,6 +55,7 @@ const SAMPLES: &[&[&str]] = &[
     &["json"],
     &["continue"],
     &["path:/d"],
+    &["quic"],
 ];
 
 /// An option without an effect on the draft would be an option that does nothing.

@@ -75,11 +75,7 @@ impl FakeDaemon {
                     node: launch.node,
                     host: launch.host.clone(),
                     addresses: vec![std::net::Ipv4Addr::LOCALHOST.into()],
-                    ranks: launch
-                        .ranks
-                        .iter()
-                        .map(|r| rmpi_types::RankEndpoint { rank: r.rank, port: 1 })
-                        .collect(),
+                    ranks: launch.ranks.iter().map(|r| rmpi_types::RankEndpoint::plain(r.rank, 1)).collect(),
                     spare_port: None,
                 })));
             }

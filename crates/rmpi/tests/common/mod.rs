@@ -23,7 +23,7 @@ pub fn wire_up(n: u32) -> (Vec<u8>, Vec<TcpListener>) {
             let listener = TcpListener::bind((ip, 0)).unwrap();
             let port = listener.local_addr().unwrap().port();
             listeners.push(listener);
-            RankEndpoint { rank: Rank(rank), port }
+            RankEndpoint::plain(Rank(rank), port)
         });
         let ranks = ranks.collect();
         let host = format!("node{node}");
@@ -45,6 +45,7 @@ pub fn wire_up(n: u32) -> (Vec<u8>, Vec<TcpListener>) {
         ifaces: Vec::new(),
         port_range: None,
         key: [9; 32],
+        data: rmpi_types::DataPlane::default(),
         oversubscribed: true,
         stdio: StdioKind::Pipe,
         kill_grace_ms: 0,
