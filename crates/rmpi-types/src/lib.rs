@@ -22,4 +22,4 @@ pub use launch::{EndpointTable, NodeLaunch, RankEndpoint, RankLaunch};
 pub use node::{NodeId, NodeReport};
 pub use outcome::{JobOutcome, RankEnd, RankExit};
 pub use spec::JobSpec;
-pub use transport::{DataPlane, Transport};
+pub use transport::{DataPlane, Transport, UnknownTransport};

@@ -34,11 +34,21 @@ impl Transport {
             Self::Quic => "quic",
         }
     }
+}
 
-    /// The transport of this name.
-    #[must_use]
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|t| t.name() == name)
+/// The name of no transport.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("unknown transport '{given}': there are {}", Transport::ALL.map(Transport::name).join(", "))]
+pub struct UnknownTransport {
+    given: String,
+}
+
+impl std::str::FromStr for Transport {
+    type Err = UnknownTransport;
+
+    fn from_str(name: &str) -> Result<Self, UnknownTransport> {
+        let found = Self::ALL.into_iter().find(|t| t.name() == name);
+        found.ok_or_else(|| UnknownTransport { given: name.to_owned() })
     }
 }
 
@@ -108,9 +118,10 @@ mod tests {
     #[test]
     fn names_and_rails() {
         for t in Transport::ALL {
-            assert_eq!(Transport::from_name(t.name()), Some(t));
+            assert_eq!(t.to_string().parse(), Ok(t));
         }
-        assert_eq!(Transport::from_name("Tcp"), None);
+        let error = "ib".parse::<Transport>().unwrap_err();
+        assert_eq!(error.to_string(), "unknown transport 'ib': there are auto, shm, tcp, tls, quic");
         use Transport::{Auto, Quic, Shm, Tcp, Tls};
         let table = [
             // transport, encrypt: inside, between, keyed, on 1 node, on 2

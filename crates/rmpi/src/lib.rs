@@ -42,10 +42,11 @@ pub use comm::Communicator;
 pub use datatype::Datatype;
 pub use error::{Error, InitError};
 pub use op::{Op, Reduction, UserOp};
-pub use options::{Options, Transport, UnknownTransport};
+pub use options::Options;
 pub use p2p::{ANY_SOURCE, ANY_TAG, AnySource, AnyTag, Source, Status, Tag};
 pub use request::{Request, wait_all, wait_any};
 pub use rmpi_coll::kernels::DataType;
+pub use rmpi_types::{Transport, UnknownTransport};
 pub use scope::{Scope, ScopedRequest};
 pub use world::World;
 

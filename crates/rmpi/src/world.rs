@@ -4,7 +4,7 @@ use crate::boot::{Alone, Table, Wiring};
 use crate::comm::Communicator;
 use crate::error::{Error, InitError};
 use crate::kvs::Kvs;
-use crate::options::{Options, Transport};
+use crate::options::Options;
 use rmpi_coll::select::{Layout, Overrides, Selector};
 use rmpi_core::{Config, Engine};
 use rmpi_net::{Acceptor, JobKey};
@@ -126,17 +126,18 @@ impl World {
     /// # Errors
     /// As [`World::with_wiring`].
     pub fn with_wiring_and(wiring: Wiring, options: &Options) -> Result<Self, InitError> {
-        // TCP is the only rail yet, so both choices lead to it.
-        let (Transport::Auto | Transport::Tcp) = options.transport;
         let Wiring { rank, boot, listener, daemon } = wiring;
         let block = BootBlock::parse(&boot).map_err(InitError::Boot)?;
         let size = block.size();
         if block.rank(Rank(rank)).is_none() {
             return Err(InitError::Rank { rank, size });
         }
-        let transport = block.data_plane().between();
-        if transport != Transport::Tcp {
-            return Err(InitError::Transport { transport });
+        let mut data = block.data_plane();
+        if options.transport != Transport::Auto {
+            data.transport = options.transport;
+        }
+        if data.between() != Transport::Tcp || data.check(1).is_err() {
+            return Err(InitError::Transport { transport: data.between() });
         }
         let (namespace, epoch) = block.namespace();
         let key = JobKey::new(&block.key());

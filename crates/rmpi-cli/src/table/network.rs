@@ -2,7 +2,7 @@
 
 use crate::row::{Act, Row, Topic, row};
 use crate::values;
-use rmpi_types::Transport;
+use rmpi_types::UnknownTransport;
 
 const T: Topic = Topic::Network;
 
@@ -35,9 +35,7 @@ pub(super) const ROWS: &[Row] = &[
         &[],
         "RAIL",
         Act::Text(|t, name| {
-            let known = || Transport::ALL.map(Transport::name).join(", ");
-            t.job.job.data.transport =
-                Transport::from_name(name).ok_or_else(|| format!("'{name}' is none of {}", known()))?;
+            t.job.job.data.transport = name.parse().map_err(|e: UnknownTransport| e.to_string())?;
             Ok(())
         }),
         "What carries messages of ranks that use the rmpi library: auto (the default: shared memory inside a node, \

@@ -30,7 +30,7 @@ fn values_that_cannot_be() {
         ("--timeout 0 p", "above 0"),
         ("--heartbeat 5,6 p", "twice"),
         ("--port-range 9:8 p", "above the last"),
-        ("--transport rdma p", "--transport: 'rdma' is none of auto, shm, tcp, tls, quic"),
+        ("--transport rdma p", "--transport: unknown transport 'rdma': there are auto, shm, tcp, tls, quic"),
         ("--transport tcp --encrypt p", "--encrypt: --transport tcp sends in clear; use tls or quic"),
         ("--stdin x p", "'x' is not a rank, 'all' or 'none'"),
         ("--map-by dist p", "--map-by: dist needs a device distance matrix"),
