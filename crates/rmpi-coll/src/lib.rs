@@ -16,6 +16,7 @@ pub mod algo;
 mod builder;
 mod hazards;
 pub mod kernels;
+pub mod node;
 mod run;
 mod schedule;
 pub mod select;

@@ -1,8 +1,8 @@
 //! Communicators: a group of ranks with message contexts of its own.
 
 use crate::error::Error;
-use crate::op::Op;
 use crate::world::Inner;
+use rmpi_coll::kernels::Op;
 use rmpi_coll::select::Selector;
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};

@@ -2,51 +2,8 @@
 
 use crate::datatype::Datatype;
 use crate::error::Error;
-use rmpi_coll::kernels::{self, DataType, KernelError, ReduceOp};
+use rmpi_coll::kernels::{KernelError, Op, Reducer};
 use std::sync::Arc;
-
-/// A built-in operation. Integers wrap around; 16-bit floats are computed in f32; logical operations give 1 or
-/// 0; bitwise ones are for integers only.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Op {
-    /// `a + b`.
-    Sum,
-    /// `a × b`.
-    Product,
-    /// The lesser.
-    Min,
-    /// The greater.
-    Max,
-    /// Both are not zero.
-    LogicalAnd,
-    /// One is not zero.
-    LogicalOr,
-    /// Exactly one is not zero.
-    LogicalXor,
-    /// Bits set in both.
-    BitAnd,
-    /// Bits set in one or both.
-    BitOr,
-    /// Bits set in one only.
-    BitXor,
-}
-
-impl From<Op> for ReduceOp {
-    fn from(op: Op) -> Self {
-        match op {
-            Op::Sum => Self::Sum,
-            Op::Product => Self::Product,
-            Op::Min => Self::Min,
-            Op::Max => Self::Max,
-            Op::LogicalAnd => Self::LogicalAnd,
-            Op::LogicalOr => Self::LogicalOr,
-            Op::LogicalXor => Self::LogicalXor,
-            Op::BitAnd => Self::BitAnd,
-            Op::BitOr => Self::BitOr,
-            Op::BitXor => Self::BitXor,
-        }
-    }
-}
 
 /// `left[i] = f(left[i], right[i])` for whole slices.
 type Combine<T> = dyn Fn(&mut [T], &[T]) + Send + Sync;
@@ -85,39 +42,6 @@ impl<T: Datatype> UserOp<T> {
     }
 }
 
-/// What a reduction does with pairs of bytes.
-#[derive(Clone)]
-pub(crate) enum Kernel {
-    /// The collective reduces nothing.
-    None,
-    Builtin(DataType, ReduceOp),
-    User(Arc<Combine<u8>>, u16),
-}
-
-impl Kernel {
-    pub(crate) fn apply(&self, dst: &mut [u8], src: &[u8]) -> Result<(), Error> {
-        match self {
-            Self::None => Err(Error::Internal("a schedule reduces without an operation")),
-            Self::Builtin(t, op) => Ok(kernels::reduce(*t, *op, dst, src)?),
-            Self::User(f, _) => {
-                f(dst, src);
-                Ok(())
-            }
-        }
-    }
-
-    /// A number that tells operations apart, the same on all ranks.
-    pub(crate) fn code(&self) -> u16 {
-        match self {
-            Self::None => 0,
-            Self::Builtin(_, op) => {
-                ReduceOp::ALL.iter().zip(1..).find(|(o, _)| *o == op).map_or(0, |(_, n)| n)
-            }
-            Self::User(_, code) => *code,
-        }
-    }
-}
-
 mod sealed {
     pub trait Sealed {}
 }
@@ -133,17 +57,17 @@ pub trait Reduction<T>: sealed::Sealed {
 /// An operation without its element type.
 #[doc(hidden)]
 pub struct Erased {
-    pub(crate) kernel: Kernel,
+    pub(crate) reducer: Reducer,
     pub(crate) commutative: bool,
 }
 
 impl<T: Datatype> Reduction<T> for Op {
     fn erase(&self) -> Result<Erased, Error> {
-        let op = ReduceOp::from(*self);
+        let op = *self;
         if !op.defined_for(T::TYPE) {
             return Err(KernelError::Undefined { dtype: T::TYPE, op }.into());
         }
-        Ok(Erased { kernel: Kernel::Builtin(T::TYPE, op), commutative: true })
+        Ok(Erased { reducer: Reducer::Builtin(T::TYPE, op), commutative: true })
     }
 }
 
@@ -165,6 +89,6 @@ impl<T: Datatype> Reduction<T> for UserOp<T> {
             }
         };
         let code = if self.commutative { 0x40 } else { 0x41 };
-        Ok(Erased { kernel: Kernel::User(Arc::new(erased), code), commutative: self.commutative })
+        Ok(Erased { reducer: Reducer::User(Arc::new(erased), code), commutative: self.commutative })
     }
 }

@@ -1,4 +1,4 @@
-//! Reductions over bytes of a known type: `dst[i] = op(dst[i], src[i])`.
+//! Reductions over bytes of a known type: `out[i] = op(op(a[i], b[i]), c[i]) …` over any number of operands.
 //!
 //! The bytes may lie at any alignment. Meaning of the operations, the same in the vector and scalar paths:
 //!
@@ -9,9 +9,14 @@
 //! * **Logical**: any value but zero is true (NaN too, −0 not); the result is 1 or 0.
 //! * **Bitwise** operations are not defined for floats.
 
-mod scalar;
-#[cfg(target_arch = "x86_64")]
+mod blocks;
+mod elem;
+mod reducer;
+mod source;
 mod vector;
+
+pub use reducer::Reducer;
+pub use source::{Source, Target};
 
 /// Element type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -77,9 +82,10 @@ impl DataType {
     }
 }
 
-/// Operation.
+/// A built-in operation. Integers wrap around; 16-bit floats are computed in f32; logical operations give 1 or
+/// 0; bitwise ones are for integers only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum ReduceOp {
+pub enum Op {
     /// `a + b`.
     Sum,
     /// `a × b`.
@@ -102,7 +108,7 @@ pub enum ReduceOp {
     BitXor,
 }
 
-impl ReduceOp {
+impl Op {
     /// All operations.
     pub const ALL: [Self; 10] = [
         Self::Sum,
@@ -133,7 +139,7 @@ pub enum KernelError {
         /// The type.
         dtype: DataType,
         /// The operation.
-        op: ReduceOp,
+        op: Op,
     },
     /// The operands differ in length.
     #[error("cannot reduce {src} bytes into {dst} bytes")]
@@ -157,21 +163,34 @@ pub enum KernelError {
 ///
 /// # Errors
 /// When the operation is not defined for the type, or the lengths differ or are not whole elements.
-pub fn reduce(dtype: DataType, op: ReduceOp, dst: &mut [u8], src: &[u8]) -> Result<(), KernelError> {
+pub fn reduce(dtype: DataType, op: Op, dst: &mut [u8], src: &[u8]) -> Result<(), KernelError> {
+    combine(dtype, op, dst.into(), &[Source::OUTPUT, src.into()], false)
+}
+
+/// `out[i] = op(op(s0[i], s1[i]), s2[i]) …` for all elements and all sources in their order, in registers: the
+/// same bits as one [`reduce`] after the other. No sources leave `out` as it is. `stream` writes `out` past the
+/// caches where the processor can, which pays when it is larger than they are.
+///
+/// # Errors
+/// As [`reduce`].
+pub fn combine(
+    dtype: DataType,
+    op: Op,
+    out: Target<'_>,
+    sources: &[Source<'_>],
+    stream: bool,
+) -> Result<(), KernelError> {
     if !op.defined_for(dtype) {
         return Err(KernelError::Undefined { dtype, op });
     }
-    if dst.len() != src.len() {
-        return Err(KernelError::Lengths { dst: dst.len(), src: src.len() });
+    let dst = out.len();
+    if let Some(src) = sources.iter().find_map(|s| s.len().filter(|&l| l != dst)) {
+        return Err(KernelError::Lengths { dst, src });
     }
-    if !dst.len().is_multiple_of(dtype.size()) {
-        return Err(KernelError::Partial { len: dst.len(), dtype });
+    if !dst.is_multiple_of(dtype.size()) {
+        return Err(KernelError::Partial { len: dst, dtype });
     }
-    #[cfg(target_arch = "x86_64")]
-    if vector::reduce(dtype, op, dst, src) {
-        return Ok(());
-    }
-    scalar::reduce(dtype, op, dst, src);
+    source::combine(dtype, op, out, sources, stream);
     Ok(())
 }
 

@@ -5,7 +5,7 @@ use half::{bf16, f16};
 use proptest::prelude::*;
 
 /// The reference: decode to a wide value, operate, encode.
-fn reference(dtype: DataType, op: ReduceOp, a: &[u8], b: &[u8]) -> Vec<u8> {
+fn reference(dtype: DataType, op: Op, a: &[u8], b: &[u8]) -> Vec<u8> {
     macro_rules! go {
         ($t:ty, $f:expr) => {{
             let a = <$t>::from_ne_bytes(a.try_into().unwrap());
@@ -16,20 +16,20 @@ fn reference(dtype: DataType, op: ReduceOp, a: &[u8], b: &[u8]) -> Vec<u8> {
     macro_rules! int {
         ($t:ty) => {
             go!($t, |a: $t, b: $t| match op {
-                ReduceOp::Sum => a.wrapping_add(b),
-                ReduceOp::Product => a.wrapping_mul(b),
-                ReduceOp::Min => a.min(b),
-                ReduceOp::Max => a.max(b),
-                ReduceOp::LogicalAnd => <$t>::from(a != 0 && b != 0),
-                ReduceOp::LogicalOr => <$t>::from(a != 0 || b != 0),
-                ReduceOp::LogicalXor => <$t>::from((a != 0) != (b != 0)),
-                ReduceOp::BitAnd => a & b,
-                ReduceOp::BitOr => a | b,
-                ReduceOp::BitXor => a ^ b,
+                Op::Sum => a.wrapping_add(b),
+                Op::Product => a.wrapping_mul(b),
+                Op::Min => a.min(b),
+                Op::Max => a.max(b),
+                Op::LogicalAnd => <$t>::from(a != 0 && b != 0),
+                Op::LogicalOr => <$t>::from(a != 0 || b != 0),
+                Op::LogicalXor => <$t>::from((a != 0) != (b != 0)),
+                Op::BitAnd => a & b,
+                Op::BitOr => a | b,
+                Op::BitXor => a ^ b,
             })
         };
     }
-    fn float(op: ReduceOp, a: f64, b: f64) -> f64 {
+    fn float(op: Op, a: f64, b: f64) -> f64 {
         let extreme = |least: bool| {
             if a.is_nan() || b.is_nan() {
                 f64::NAN
@@ -41,13 +41,13 @@ fn reference(dtype: DataType, op: ReduceOp, a: &[u8], b: &[u8]) -> Vec<u8> {
         };
         let truth = |t: bool| if t { 1.0 } else { 0.0 };
         match op {
-            ReduceOp::Sum => a + b,
-            ReduceOp::Product => a * b,
-            ReduceOp::Min => extreme(true),
-            ReduceOp::Max => extreme(false),
-            ReduceOp::LogicalAnd => truth(a != 0.0 && b != 0.0),
-            ReduceOp::LogicalOr => truth(a != 0.0 || b != 0.0),
-            ReduceOp::LogicalXor => truth((a != 0.0) != (b != 0.0)),
+            Op::Sum => a + b,
+            Op::Product => a * b,
+            Op::Min => extreme(true),
+            Op::Max => extreme(false),
+            Op::LogicalAnd => truth(a != 0.0 && b != 0.0),
+            Op::LogicalOr => truth(a != 0.0 || b != 0.0),
+            Op::LogicalXor => truth((a != 0.0) != (b != 0.0)),
             _ => unreachable!("bitwise on floats"),
         }
     }
@@ -69,6 +69,18 @@ fn reference(dtype: DataType, op: ReduceOp, a: &[u8], b: &[u8]) -> Vec<u8> {
     }
 }
 
+/// The loops as compiled for any processor.
+fn portable(dtype: DataType, op: Op, d: &mut [u8], s: &[u8]) {
+    assert_eq!(d.len(), s.len());
+    let out = d.as_mut_ptr();
+    let job = blocks::Job { out, sources: &[out.cast_const(), s.as_ptr()], len: d.len(), stream: false };
+    // SAFETY: two slices of one length, borrowed for the call.
+    #[allow(unsafe_code, reason = "the loops take pointers")]
+    unsafe {
+        blocks::combine::<blocks::Portable>(dtype, op, &job);
+    }
+}
+
 fn is_nan(dtype: DataType, bytes: &[u8]) -> bool {
     match dtype {
         DataType::F64 => f64::from_ne_bytes(bytes.try_into().unwrap()).is_nan(),
@@ -79,7 +91,7 @@ fn is_nan(dtype: DataType, bytes: &[u8]) -> bool {
     }
 }
 
-fn check(dtype: DataType, op: ReduceOp, a: &[u8], b: &[u8], kernel: impl Fn(&mut [u8], &[u8])) {
+fn check(dtype: DataType, op: Op, a: &[u8], b: &[u8], kernel: impl Fn(&mut [u8], &[u8])) {
     let mut got = a.to_vec();
     kernel(&mut got, b);
     let n = dtype.size();
@@ -123,7 +135,7 @@ fn material(dtype: DataType, count: usize, mut seed: u64) -> Vec<u8> {
 #[test]
 fn every_type_and_operation_agrees_with_the_reference() {
     for dtype in DataType::ALL {
-        for op in ReduceOp::ALL {
+        for op in Op::ALL {
             for count in [0usize, 1, 2, 3, 7, 8, 9, 31, 64, 257] {
                 let a = material(dtype, count, 1 + count as u64);
                 let b = material(dtype, count, 1000 + count as u64);
@@ -133,7 +145,7 @@ fn every_type_and_operation_agrees_with_the_reference() {
                     continue;
                 }
                 check(dtype, op, &a, &b, |d, s| reduce(dtype, op, d, s).unwrap());
-                check(dtype, op, &a, &b, |d, s| scalar::reduce(dtype, op, d, s));
+                check(dtype, op, &a, &b, |d, s| portable(dtype, op, d, s));
             }
         }
     }
@@ -144,7 +156,7 @@ fn all_pairs_of_16_bit_specials_agree_with_the_reference() {
     let specials: Vec<u16> =
         (0..=u16::MAX).step_by(523).chain([0x7c00, 0xfc00, 0x7c01, 1, 0x8001, 0x7f80]).collect();
     for dtype in [DataType::F16, DataType::BF16] {
-        for op in [ReduceOp::Sum, ReduceOp::Product, ReduceOp::Min, ReduceOp::Max] {
+        for op in [Op::Sum, Op::Product, Op::Min, Op::Max] {
             for &a in &specials {
                 let a: Vec<u8> = specials.iter().flat_map(|_| a.to_ne_bytes()).collect();
                 let b: Vec<u8> = specials.iter().flat_map(|b| b.to_ne_bytes()).collect();
@@ -156,7 +168,7 @@ fn all_pairs_of_16_bit_specials_agree_with_the_reference() {
 
 #[test]
 fn lengths_are_checked() {
-    let sum = |d: &mut [u8], s: &[u8]| reduce(DataType::I32, ReduceOp::Sum, d, s);
+    let sum = |d: &mut [u8], s: &[u8]| reduce(DataType::I32, Op::Sum, d, s);
     assert_eq!(sum(&mut [0; 8], &[0; 4]), Err(KernelError::Lengths { dst: 8, src: 4 }));
     assert_eq!(sum(&mut [0; 6], &[0; 6]), Err(KernelError::Partial { len: 6, dtype: DataType::I32 }));
 }
@@ -166,15 +178,44 @@ proptest! {
     fn alignment_does_not_matter(d in 0usize..16, s in 0usize..16, count in 0usize..70, seed: u64, t in 0usize..12) {
         let dtype = DataType::ALL[t];
         let (a, b) = (material(dtype, count, seed), material(dtype, count, !seed));
-        check(dtype, ReduceOp::Sum, &a, &b, |dst, src| {
+        check(dtype, Op::Sum, &a, &b, |dst, src| {
             let (mut to, mut from) = (vec![0xaa; d], vec![0; s]);
             to.extend_from_slice(dst);
             to.push(0xaa);
             from.extend_from_slice(src);
             let end = d + dst.len();
-            reduce(dtype, ReduceOp::Sum, &mut to[d..end], &from[s..]).unwrap();
+            reduce(dtype, Op::Sum, &mut to[d..end], &from[s..]).unwrap();
             assert!(to[..d].iter().all(|&x| x == 0xaa) && to[end] == 0xaa);
             dst.copy_from_slice(&to[d..end]);
         });
+    }
+}
+
+/// Several operands at once, written past the caches or not, give the same bits as one after the other.
+#[test]
+fn many_operands_combine_in_their_order() {
+    for dtype in DataType::ALL {
+        for op in Op::ALL.into_iter().filter(|op| op.defined_for(dtype)) {
+            for (operands, count) in [(1, 5), (2, 3), (3, 700), (4, 64), (17, 130), (40, 33)] {
+                let data: Vec<Vec<u8>> = (0..operands).map(|k| material(dtype, count, 7 * k + 1)).collect();
+                let mut want = data[0].clone();
+                data[1..].iter().for_each(|d| reduce(dtype, op, &mut want, d).unwrap());
+                for (own, stream) in
+                    [(None, false), (None, true), (Some(0), false), (Some(operands / 2), true)]
+                {
+                    let own = own.map(|k| usize::try_from(k).unwrap());
+                    let mut out = own.map_or(vec![0xaa; want.len()], |k| data[k].clone());
+                    let sources: Vec<Source<'_>> = (0..)
+                        .zip(&data)
+                        .map(|(k, d)| if own == Some(k) { Source::OUTPUT } else { Source::from(&d[..]) })
+                        .collect();
+                    combine(dtype, op, (&mut out[..]).into(), &sources, stream).unwrap();
+                    assert!(
+                        out == want,
+                        "{dtype:?} {op:?} {operands} operands, own {own:?}, stream {stream}"
+                    );
+                }
+            }
+        }
     }
 }

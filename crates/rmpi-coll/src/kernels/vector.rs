@@ -1,77 +1,120 @@
-//! The scalar loops compiled for AVX2, and binary16 eight at a time by F16C's conversions. The only unsafe
-//! code of this crate: calls of functions that need processor features, made after those were found.
+//! The loops compiled for the vectors this processor has: AVX-512, AVX2 with F16C's conversions of binary16, or
+//! what every processor of the architecture has. Chosen when called.
 #![allow(unsafe_code, reason = "calls of functions compiled for processor features")]
 
-use super::{DataType, ReduceOp, scalar};
+use super::blocks::{self, Job, Portable};
+use super::{DataType, Op};
+
+#[cfg(target_arch = "x86_64")]
+use super::{blocks::HalfKind, elem::FastHalf};
+#[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::{
-    __m128i, _MM_FROUND_TO_NEAREST_INT, _mm_loadu_si128, _mm_storeu_si128, _mm256_cvtph_ps, _mm256_cvtps_ph,
-    _mm256_loadu_ps, _mm256_storeu_ps,
+    __m128i, __m256i, _MM_FROUND_TO_NEAREST_INT, _mm_loadu_si128, _mm_sfence, _mm_storeu_si128,
+    _mm256_cvtph_ps, _mm256_cvtps_ph, _mm256_loadu_ps, _mm256_storeu_ps,
 };
 
-/// Reduces as [`scalar::reduce`] does; `false`, with nothing written, when the processor lacks the features.
-pub(super) fn reduce(dtype: DataType, op: ReduceOp, dst: &mut [u8], src: &[u8]) -> bool {
-    // The macro caches: this is one load and test.
-    if !is_x86_feature_detected!("avx2") {
-        return false;
+/// Combines with the widest vectors there are.
+///
+/// # Safety
+/// As [`blocks::combine`].
+pub(super) unsafe fn combine(dtype: DataType, op: Op, job: &Job<'_>) {
+    // The macros cache: each is one load and test.
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("f16c") {
+        let widest = is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("avx512vl");
+        // SAFETY: the features that each function is compiled for were found just above; the rest is the
+        // caller's promise.
+        return unsafe { if widest { widest_loops(dtype, op, job) } else { wide_loops(dtype, op, job) } };
     }
-    if dtype == DataType::F16 {
-        if !is_x86_feature_detected!("f16c") {
-            return false;
-        }
-        // SAFETY: the features that `half` is compiled for, avx2 and f16c, were found just above.
-        unsafe { half(op, dst, src) };
-    } else {
-        // SAFETY: the feature that `wide` is compiled for, avx2, was found just above.
-        unsafe { wide(dtype, op, dst, src) };
-    }
-    true
+    // SAFETY: the caller's promise.
+    unsafe { blocks::combine::<Portable>(dtype, op, &Job { stream: false, ..*job }) }
 }
 
-#[target_feature(enable = "avx2")]
-fn wide(dtype: DataType, op: ReduceOp, dst: &mut [u8], src: &[u8]) {
-    scalar::reduce(dtype, op, dst, src);
+/// Binary16 converted eight at a time; only for functions compiled with F16C.
+#[cfg(target_arch = "x86_64")]
+struct F16c;
+#[cfg(target_arch = "x86_64")]
+impl HalfKind for F16c {
+    type Half = FastHalf;
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,f16c")]
+unsafe fn wide_loops(dtype: DataType, op: Op, job: &Job<'_>) {
+    // SAFETY: the caller's promise.
+    unsafe { blocks::combine::<F16c>(dtype, op, job) }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,f16c")]
+unsafe fn widest_loops(dtype: DataType, op: Op, job: &Job<'_>) {
+    // SAFETY: the caller's promise.
+    unsafe { blocks::combine::<F16c>(dtype, op, job) }
 }
 
 /// Elements converted at once.
+#[cfg(target_arch = "x86_64")]
 const LANES: usize = 8;
 
-#[target_feature(enable = "avx2,f16c")]
-fn half(op: ReduceOp, dst: &mut [u8], src: &[u8]) {
-    let mut blocks = dst.chunks_exact_mut(2 * LANES);
-    let mut others = src.chunks_exact(2 * LANES);
-    for (d, s) in (&mut blocks).zip(&mut others) {
-        let mut a = widen(d);
-        let b = widen(s);
-        scalar::reduce(DataType::F32, op, bytemuck::bytes_of_mut(&mut a), bytemuck::bytes_of(&b));
-        narrow(&a, d);
+/// `a[i] = f(a[i], b[i])` on binary16 by way of f32. Reached only through [`F16c`], that is, inlined into
+/// functions compiled with the feature.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+pub(super) fn each_half<const N: usize>(a: &mut [u16; N], b: &[u16; N], f: impl Fn(f32, f32) -> f32) {
+    for (a, b) in a.as_chunks_mut::<LANES>().0.iter_mut().zip(b.as_chunks::<LANES>().0) {
+        let (mut x, mut y) = ([0.0f32; LANES], [0.0f32; LANES]);
+        // SAFETY: the features avx2 and f16c were found before any function that uses `F16c` was entered; the
+        // unaligned loads and stores are of arrays of 8 elements.
+        unsafe {
+            let load = |h: &[u16; LANES]| _mm256_cvtph_ps(_mm_loadu_si128(h.as_ptr().cast::<__m128i>()));
+            _mm256_storeu_ps(x.as_mut_ptr(), load(a));
+            _mm256_storeu_ps(y.as_mut_ptr(), load(b));
+        }
+        for (x, y) in x.iter_mut().zip(y) {
+            *x = f(*x, y);
+        }
+        // SAFETY: as above.
+        unsafe {
+            let packed = _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(_mm256_loadu_ps(x.as_ptr()));
+            _mm_storeu_si128(a.as_mut_ptr().cast::<__m128i>(), packed);
+        }
     }
-    scalar::reduce(DataType::F16, op, blocks.into_remainder(), others.remainder());
 }
 
-/// # Panics
-/// When `bytes` is not 16 bytes long.
-#[target_feature(enable = "avx2,f16c")]
-fn widen(bytes: &[u8]) -> [f32; LANES] {
-    assert_eq!(bytes.len(), 2 * LANES);
-    let mut out = [0.0; LANES];
-    // SAFETY: the unaligned load reads the 16 bytes whose number was asserted; the unaligned store fills the
-    // 32 bytes of `out`.
-    unsafe {
-        let packed = _mm_loadu_si128(bytes.as_ptr().cast::<__m128i>());
-        _mm256_storeu_ps(out.as_mut_ptr(), _mm256_cvtph_ps(packed));
+/// Writes a block past the caches.
+///
+/// # Safety
+/// `out` is writable for the block's length, aligned to 64 bytes; avx2 was found.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+pub(super) unsafe fn store_past_caches(block: &[u8], out: *mut u8) {
+    use std::arch::x86_64::{_mm256_loadu_si256, _mm256_stream_si256};
+    for (i, part) in block.as_chunks::<32>().0.iter().enumerate() {
+        // SAFETY: the caller's promise; `part` is 32 bytes long.
+        unsafe {
+            let value = _mm256_loadu_si256(part.as_ptr().cast::<__m256i>());
+            _mm256_stream_si256(out.add(32 * i).cast::<__m256i>(), value);
+        }
     }
-    out
 }
 
-/// # Panics
-/// When `bytes` is not 16 bytes long.
-#[target_feature(enable = "avx2,f16c")]
-fn narrow(values: &[f32; LANES], bytes: &mut [u8]) {
-    assert_eq!(bytes.len(), 2 * LANES);
-    // SAFETY: the unaligned load reads the 32 bytes of `values`; the unaligned store fills the 16 bytes whose
-    // number was asserted.
-    unsafe {
-        let packed = _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(_mm256_loadu_ps(values.as_ptr()));
-        _mm_storeu_si128(bytes.as_mut_ptr().cast::<__m128i>(), packed);
-    }
+/// Orders what was written past the caches before all that follows.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+pub(super) fn order_past_caches() {
+    // SAFETY: every processor of the architecture has SSE.
+    unsafe { _mm_sfence() }
 }
+
+/// Other processors have no such stores here: [`combine`] never asks for them.
+#[cfg(not(target_arch = "x86_64"))]
+pub(super) unsafe fn store_past_caches(block: &[u8], out: *mut u8) {
+    // SAFETY: the caller's promise: `out` is writable for the block's length.
+    unsafe { std::ptr::copy_nonoverlapping(block.as_ptr(), out, block.len()) }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+pub(super) fn order_past_caches() {}

@@ -2,7 +2,7 @@
 //! arithmetic in an arena.
 
 use crate::error::Error;
-use crate::op::Kernel;
+use rmpi_coll::kernels::Reducer;
 use rmpi_coll::{Buffer, Fabric, Region};
 use rmpi_core::{Arena, Core, Fault, From, OpId, Place, RecvSpec, SendSpec};
 use std::sync::Arc;
@@ -20,7 +20,7 @@ pub(crate) struct Wire {
     pub(crate) context: u32,
     pub(crate) number: u32,
     pub(crate) check: u16,
-    pub(crate) kernel: Kernel,
+    pub(crate) reducer: Option<Reducer>,
 }
 
 /// A call together with what it works on, for the length of one look at it.
@@ -102,9 +102,10 @@ impl Fabric for Bench<'_, '_> {
     }
 
     fn reduce(&mut self, dst: Region, src: Region) -> Result<(), Error> {
-        let kernel = &self.wire.kernel;
-        let done = self.arena.pair(place(dst), place(src), |d, s| kernel.apply(d, s));
-        done.map_err(|f| self.wire.fault(f))?
+        let without = Error::Internal("a schedule reduces without an operation");
+        let reducer = self.wire.reducer.as_ref().ok_or(without)?;
+        let done = self.arena.pair(place(dst), place(src), |d, s| reducer.apply(d, s));
+        Ok(done.map_err(|f| self.wire.fault(f))??)
     }
 
     fn copy(&mut self, dst: Region, src: Region) -> Result<(), Error> {

@@ -3,7 +3,8 @@
 use crate::comm::Communicator;
 use crate::datatype::{Datatype, code};
 use crate::error::Error;
-use crate::op::{Erased, Kernel, Reduction};
+use crate::op::{Erased, Reduction};
+use rmpi_coll::kernels::Reducer;
 use rmpi_coll::{Blocks, Elems, Schedule, Team, algo};
 use std::sync::Arc;
 
@@ -11,7 +12,8 @@ use std::sync::Arc;
 pub(crate) struct Plan {
     pub(crate) call: &'static str,
     pub(crate) schedule: Arc<Schedule>,
-    pub(crate) kernel: Kernel,
+    /// What it reduces with, if it reduces.
+    pub(crate) reducer: Option<Reducer>,
     /// Digest of the arguments that must be the same on all ranks.
     pub(crate) check: u16,
 }
@@ -40,13 +42,13 @@ impl Communicator {
     fn plan<T: Datatype>(call: &'static str, schedule: Schedule, numbers: &[u64]) -> Plan {
         let mut all = vec![u64::from(code(T::TYPE))];
         all.extend_from_slice(numbers);
-        Plan { call, schedule: Arc::new(schedule), kernel: Kernel::None, check: digest(call, &all) }
+        Plan { call, schedule: Arc::new(schedule), reducer: None, check: digest(call, &all) }
     }
 
     fn reducing<T: Datatype>(call: &'static str, schedule: Schedule, op: Erased, numbers: &[u64]) -> Plan {
-        let mut all = vec![u64::from(op.kernel.code())];
+        let mut all = vec![u64::from(op.reducer.code())];
         all.extend_from_slice(numbers);
-        Plan { kernel: op.kernel, ..Self::plan::<T>(call, schedule, &all) }
+        Plan { reducer: Some(op.reducer), ..Self::plan::<T>(call, schedule, &all) }
     }
 
     /// Which algorithms this communicator uses for `bytes` (of one rank's contribution, or in all for

@@ -33,8 +33,8 @@ impl Communicator {
         let call = calls.entry(context).or_insert(0);
         let number = *call;
         *call = call.wrapping_add(1);
-        let (call, check, kernel) = (plan.call, plan.check, plan.kernel.clone());
-        Wire { call, group: self.group.clone(), context, number, check, kernel }
+        let (call, check, reducer) = (plan.call, plan.check, plan.reducer.clone());
+        Wire { call, group: self.group.clone(), context, number, check, reducer }
     }
 
     /// Words for `bytes` of scratch memory, contents arbitrary.

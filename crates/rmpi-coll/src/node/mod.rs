@@ -1,0 +1,19 @@
+//! Collectives of ranks that share a node's memory, as machines over that memory: polled, never waiting. Who polls
+//! decides how to wait; see [`Pass`].
+//!
+//! Results are made in rank order, whoever computes them: the same inputs give the same bits.
+
+mod block;
+mod call;
+mod claim;
+mod exchange;
+mod group;
+mod memory;
+mod pass;
+#[cfg(test)]
+mod tests;
+
+pub use call::{Buffers, Call, Kind, Lens};
+pub use group::{Cursor, Group, Look, Trouble};
+pub use memory::{Memory, Window};
+pub use pass::Pass;
