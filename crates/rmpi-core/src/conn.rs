@@ -19,6 +19,9 @@ pub(crate) const STAGING: usize = 128 << 10;
 /// Unexpected rendezvous requests of one peer; more is not a rank of ours.
 pub(crate) const MAX_UNEXPECTED_RTS: usize = 1 << 20;
 
+/// Receives whose messages are guessed to come; more are received through the staging buffer.
+const MAX_GUESSES: usize = 1024;
+
 /// What an eager message of `len` bytes costs of the window.
 pub(crate) fn cost(len: u64) -> u64 {
     len + HEADER_LEN as u64
@@ -30,8 +33,8 @@ pub(crate) enum Item {
     Frames { bytes: Vec<u8>, at: usize, ops: Vec<OpId> },
     /// A header and the operation's buffer; `at` counts through both.
     Eager { header: [u8; HEADER_LEN], op: OpId, at: usize },
-    /// A cleared message, sent in pieces.
-    Pieces { op: OpId, piece: Option<Piece> },
+    /// A cleared message, sent in pieces, `turn` of them since another large message had its turn.
+    Pieces { op: OpId, piece: Option<Piece>, turn: u32 },
 }
 
 /// A piece under way: its header, where it starts in the buffer, its length, bytes of both sent.
@@ -69,14 +72,16 @@ pub(crate) struct Rx {
     pub(crate) start: usize,
     pub(crate) end: usize,
     pub(crate) incoming: Option<Incoming>,
-    /// The receive whose message is guessed to come next.
-    pub(crate) guess: Option<OpId>,
+    /// Receives in the order in which their messages are guessed to come; those that are over are still in it.
+    pub(crate) guesses: VecDeque<OpId>,
     /// Number of the next matchable message.
     pub(crate) sequence: u32,
     /// Eager bytes received and not yet given back.
     pub(crate) outstanding: u64,
     /// Requests to send that wait for a receive.
     pub(crate) unexpected_rts: usize,
+    /// Reads in a row that found something.
+    pub(crate) streak: u32,
     /// Consumed bytes not yet told to the sender.
     pub(crate) owed: u64,
 }
@@ -153,6 +158,13 @@ impl Conn {
     /// Queues a header that nothing follows.
     pub(crate) fn control(&mut self, header: &Header) {
         self.frames(HEADER_LEN).0.extend_from_slice(&header.encode());
+    }
+
+    /// Notes a receive whose message will come after those noted before.
+    pub(crate) fn expect(&mut self, op: OpId) {
+        if self.rx.guesses.len() < MAX_GUESSES {
+            self.rx.guesses.push_back(op);
+        }
     }
 
     /// The number of the next matchable message to the peer.

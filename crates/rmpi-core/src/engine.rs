@@ -127,12 +127,12 @@ impl Engine {
         let mut idle: Option<Instant> = None;
         let mut spins = 0u32;
         loop {
-            let moved = core.progress();
+            // First: what is there already costs no system call.
             if let Some(r) = check(&mut core) {
                 self.tell(&core);
                 return Some(r);
             }
-            if moved {
+            if core.progress() {
                 self.tell(&core);
                 idle = None;
                 continue;
@@ -205,6 +205,14 @@ impl Engine {
         core.tick();
         s.changed.notify_all();
         core
+    }
+
+    /// Submits an operation that nobody else waits for: its result if it was over at once, else its id.
+    pub(crate) fn start(&self, submit: impl FnOnce(&mut Core) -> OpId) -> Result<Finished, OpId> {
+        self.with(|core| {
+            let op = submit(core);
+            core.take(op).ok_or(op)
+        })
     }
 
     /// Waits for the operation: its result and its memory, if it owns any.

@@ -31,8 +31,10 @@ impl Core {
         for _ in 0..READS {
             let read = self.read_some(conn)?;
             if matches!(read, Read::Nothing) {
+                conn.rx.streak = 0;
                 break;
             }
+            conn.rx.streak = conn.rx.streak.saturating_add(1);
             moved = true;
             self.consume(conn)?;
             if matches!(read, Read::Some) {
@@ -117,16 +119,23 @@ impl Core {
     }
 
     /// The receive whose message probably comes next, where in it, and its window.
-    fn guess(&self, conn: &Conn) -> Option<(OpId, u64, RawBuf)> {
-        let op = conn.rx.guess?;
-        let o = self.ops.get(op)?;
-        let offset = match o.state {
-            State::RecvPosted if o.scribble => 0,
-            State::RecvData { got, eager: false, .. } => got,
-            _ => return None,
-        };
-        let window = o.buf.part(usize::try_from(offset).ok()?, EAGER_MAX);
-        (window.len() > 0).then_some((op, offset, window))
+    fn guess(&self, conn: &mut Conn) -> Option<(OpId, u64, RawBuf)> {
+        while let Some(&op) = conn.rx.guesses.front() {
+            let offset = self.ops.get(op).and_then(|o| match o.state {
+                State::RecvPosted if o.scribble => Some(0),
+                State::RecvData { got, eager: false, .. } => Some(got),
+                _ => None,
+            });
+            let window = offset.and_then(|at| {
+                let window = self.ops.get(op)?.buf.part(usize::try_from(at).ok()?, EAGER_MAX);
+                (window.len() > 0).then_some((op, at, window))
+            });
+            if window.is_some() {
+                return window;
+            }
+            conn.rx.guesses.pop_front();
+        }
+        None
     }
 
     fn read_guessed(
@@ -138,13 +147,17 @@ impl Core {
     ) -> Result<Read, Cause> {
         let Conn { link: Some(link), rx, bye, .. } = conn else { return Ok(Read::Nothing) };
         let mut head = [0; HEADER_LEN];
-        let parts = &mut [
-            IoSliceMut::new(&mut head),
-            IoSliceMut::new(window.bytes_mut()),
-            IoSliceMut::new(&mut rx.staging[EAGER_MAX..]),
-        ];
-        let n = checked(link.recv(parts), *bye)?;
-        let asked = HEADER_LEN + window.len();
+        let (head_part, window_part) = (IoSliceMut::new(&mut head), IoSliceMut::new(window.bytes_mut()));
+        let exact = HEADER_LEN + window.len();
+        // Where messages come one by one, a place for what follows would be looked at in vain each time.
+        let (received, asked) = if rx.streak > 1 {
+            let staging = IoSliceMut::new(&mut rx.staging[EAGER_MAX..]);
+            (link.recv(&mut [head_part, window_part, staging]), exact + STAGING - EAGER_MAX)
+        } else {
+            // A message that fills its receive is rarely followed by another at once.
+            (link.recv(&mut [head_part, window_part]), exact + 1)
+        };
+        let n = checked(received, *bye)?;
         if n == 0 {
             return Ok(Read::Nothing);
         }
@@ -328,7 +341,7 @@ impl Core {
         match o.state {
             State::SendWaiting if o.peer == Some(conn.peer) => {
                 o.state = State::SendStreaming { sent: 0, peer_op };
-                conn.tx.queue.push_back(crate::conn::Item::Pieces { op, piece: None });
+                conn.tx.queue.push_back(crate::conn::Item::Pieces { op, piece: None, turn: 0 });
                 Ok(())
             }
             State::Done => Ok(()),
@@ -462,7 +475,10 @@ fn in_sequence(conn: &mut Conn, h: &Header) -> Result<(), Cause> {
 /// Clears the sender's operation `sender` to send into the receive `op`.
 fn grant(conn: &mut Conn, op: OpId, sender: u64) {
     conn.control(&Header { id: sender, length: op.raw(), ..Header::bare(Kind::Cts) });
-    conn.rx.guess = Some(op);
+    // Usually it is the first.
+    if !conn.rx.guesses.contains(&op) {
+        conn.expect(op);
+    }
 }
 
 /// Frees eager window of the peer; it is told when half of it has come together.

@@ -8,7 +8,7 @@ use crate::core::Core;
 use crate::engine::Engine;
 use crate::error::Fault;
 use crate::memory::RawBuf;
-use crate::ops::{OpId, Status};
+use crate::ops::{Finished, OpId, Status};
 use crate::submit::{RecvSpec, SendSpec};
 use std::marker::PhantomData;
 use std::sync::{Mutex, PoisonError};
@@ -88,18 +88,27 @@ impl Engine {
         f(&scope)
     }
 
+    /// Waits for an operation on borrowed memory, unless it is over; releases it if waiting panics.
+    fn finish_borrowed(&self, started: Result<Finished, OpId>) -> Result<Status, Fault> {
+        match started {
+            Ok((result, _)) => result,
+            Err(op) => {
+                let mut guard = Guard { engine: self, ops: [Some(op), None] };
+                let result = self.wait(op).0;
+                guard.ops = [None; 2];
+                result
+            }
+        }
+    }
+
     /// Sends and waits until the memory is free again.
     ///
     /// # Errors
     /// The operation's [`Fault`].
     pub fn send(&self, spec: SendSpec, bytes: &[u8]) -> Result<Status, Fault> {
-        // SAFETY: the guard below releases the operation before this call, and so the borrow, ends.
+        // SAFETY: `finish_borrowed` ends or releases the operation before this call, and so the borrow, ends.
         let buf = unsafe { RawBuf::read(bytes) };
-        let op = self.with(|core| core.submit_send(spec, buf, None));
-        let mut guard = Guard { engine: self, ops: [Some(op), None] };
-        let result = self.wait(op).0;
-        guard.ops = [None; 2];
-        result
+        self.finish_borrowed(self.start(|core| core.submit_send(spec, buf, None)))
     }
 
     /// Receives and waits for the message.
@@ -107,13 +116,9 @@ impl Engine {
     /// # Errors
     /// The operation's [`Fault`].
     pub fn recv(&self, spec: &RecvSpec, bytes: &mut [u8]) -> Result<Status, Fault> {
-        // SAFETY: the guard below releases the operation before this call, and so the borrow, ends.
+        // SAFETY: `finish_borrowed` ends or releases the operation before this call, and so the borrow, ends.
         let buf = unsafe { RawBuf::write(bytes) };
-        let op = self.with(|core| core.submit_recv(spec, buf, None));
-        let mut guard = Guard { engine: self, ops: [Some(op), None] };
-        let result = self.wait(op).0;
-        guard.ops = [None; 2];
-        result
+        self.finish_borrowed(self.start(|core| core.submit_recv(spec, buf, None)))
     }
 
     /// Sends and receives at once; the receive's status.

@@ -226,10 +226,7 @@ impl Core {
         if let Some(conn) = source.and_then(|r| self.conns[r as usize].as_mut())
             && s.scribble
         {
-            let posted = |o: OpId| self.ops.get(o).is_some_and(|o| matches!(o.state, State::RecvPosted));
-            if !conn.rx.guess.is_some_and(posted) {
-                conn.rx.guess = Some(id);
-            }
+            conn.expect(id);
         }
         id
     }
