@@ -9,6 +9,7 @@
 use bytes::Bytes;
 use rmpi_types::{ProcId, RankEnd};
 use rmpi_wire::service::{Answer, Domain, GatherKey, Request, Scope, Space};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -229,6 +230,25 @@ pub enum Action {
         code: i32,
         /// Why, possibly empty.
         message: String,
+    },
+    /// Make this directory, and those above it, for this user alone; before what follows.
+    Folder {
+        /// Absolute.
+        path: PathBuf,
+    },
+    /// Remove this file or directory if it is there.
+    Remove {
+        /// Absolute.
+        path: PathBuf,
+        /// With all that is in it.
+        recursive: bool,
+    },
+    /// Text that a rank wants its user to see, as if it had written it on standard error.
+    Output {
+        /// The rank.
+        by: ProcId,
+        /// Text.
+        bytes: Bytes,
     },
     /// One line for the user.
     Note(String),

@@ -144,6 +144,12 @@ keys! {
     JOB_CTRL_TERMINATE = "pmix.jctrl.term",
     /// INT: send a signal to the targets.
     JOB_CTRL_SIGNAL = "pmix.jctrl.sig",
+    /// BOOL: watch me by heartbeats.
+    MONITOR_HEARTBEAT = "pmix.monitor.mbeat",
+    /// UINT32: seconds between them.
+    MONITOR_HEARTBEAT_TIME = "pmix.monitor.btime",
+    /// UINT32: how many may be missing.
+    MONITOR_HEARTBEAT_DROPS = "pmix.monitor.bdrop",
     /// STRING.
     LOG_STDERR = "pmix.log.stderr",
     /// STRING.

@@ -115,6 +115,8 @@ pub enum Request {
     Monitor {
         /// How.
         monitor: Info,
+        /// The event that tells when it shows no sign of life.
+        code: i32,
         /// Directives.
         infos: Vec<Info>,
     },
@@ -223,8 +225,7 @@ impl Request {
             18 => Self::JobControl { procs: r.counted()?, infos: r.counted()? },
             19 => {
                 let monitor = r.one()?;
-                r.status()?;
-                Self::Monitor { monitor, infos: r.counted()? }
+                Self::Monitor { monitor, code: r.status()?, infos: r.counted()? }
             }
             20 => Self::GetCredential,
             21 => Self::ValidateCredential(r.blob()?),
