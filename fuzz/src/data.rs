@@ -5,7 +5,7 @@ use crate::Input;
 use rmpi_core::{
     Config, Directory, Endpoint, Engine, Fault, From, HEADER_LEN, Header, Kind, OpId, RecvSpec, SendSpec,
 };
-use rmpi_net::{ANSWER_LEN, Acceptor, Dial, DialStep, JobKey, Link, Route, TcpLink};
+use rmpi_net::{ANSWER_LEN, Acceptor, Dial, DialStep, JobKey, Link, Route};
 use std::io::{ErrorKind, IoSlice, IoSliceMut, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
@@ -49,11 +49,11 @@ impl Directory for Nowhere {
 }
 
 /// An engine (rank 0) and the other end of its link to rank 1.
-fn connected() -> (Engine, TcpLink) {
+fn connected() -> (Engine, Box<dyn Link>) {
     let listener = listener();
     let address = listener.local_addr().unwrap_or_else(|e| panic!("no address: {e}"));
     let acceptor = Acceptor::new(vec![listener], key(), 0, 0, 0).unwrap_or_else(|e| panic!("{e}"));
-    let config = Config { rank: 0, size: 2, namespace: 0, epoch: 0, key: key(), oversubscribed: true };
+    let config = Config { rank: 0, size: 2, namespace: 0, epoch: 0, key: key(), oversubscribed: true, security: None };
     let engine = Engine::new(config, Box::new(Nowhere), Some(acceptor)).unwrap_or_else(|e| panic!("{e}"));
     let start = Instant::now();
     let route = Route { namespace: 0, epoch: 0, from: 1, to: 0 };
@@ -76,7 +76,7 @@ fn connected() -> (Engine, TcpLink) {
 }
 
 struct Peer {
-    link: Option<TcpLink>,
+    link: Option<Box<dyn Link>>,
     sequence: u32,
     unread: Vec<u8>,
     /// Operation ids that the engine has named.

@@ -160,7 +160,7 @@ mod tests {
             ("latency 3", "at least 4"),
             ("latency 8 9", "\"9\" is too much"),
             ("--transport", "--transport needs a value"),
-            ("--transport ib latency", "unknown transport \"ib\""),
+            ("--transport ib latency", "unknown transport 'ib'"),
         ] {
             let error = words(line).unwrap_err().to_string();
             assert!(error.contains(want), "{line}: {error}");

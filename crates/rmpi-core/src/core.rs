@@ -9,7 +9,7 @@ use crate::error::Fault;
 use crate::matching::Matcher;
 use crate::ops::{OpId, Ops, State, Status};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
-use rmpi_net::{Acceptor, JobKey, Route};
+use rmpi_net::{Acceptor, Dial, JobKey, Route, Security};
 use std::any::Any;
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -57,6 +57,8 @@ pub struct Config {
     pub key: JobKey,
     /// More ranks than cores here: yield and park instead of spinning.
     pub oversubscribed: bool,
+    /// Key pairs: every link is encrypted then.
+    pub security: Option<Security>,
 }
 
 /// Work that advances with the engine's progress: a non-blocking collective.
@@ -145,6 +147,12 @@ impl Core {
     pub(crate) fn route(&self, to: u32) -> Route {
         let Config { namespace, epoch, rank, .. } = self.config;
         Route { namespace, epoch, from: rank, to }
+    }
+
+    /// A new effort to reach `to`.
+    pub(crate) fn dial(&self, to: u32, addresses: Vec<SocketAddr>, now: Instant) -> Dial {
+        let security = self.config.security.clone();
+        Dial::new(self.config.key.clone(), self.route(to), addresses, now).secured(security)
     }
 
     /// One round of progress; whether anything happened.

@@ -25,8 +25,7 @@ impl Core {
         }
         let Endpoint { addresses, host } = self.directory.endpoint(peer);
         let mut conn = Conn::new(peer, host.into());
-        let dial = Dial::new(self.config.key.clone(), self.route(peer), addresses, Instant::now());
-        conn.dial = Some(dial);
+        conn.dial = Some(self.dial(peer, addresses, Instant::now()));
         self.conns[peer as usize] = Some(Box::new(conn));
         self.dialling.push(peer);
         self.poll_dial(peer, Instant::now());
@@ -48,18 +47,18 @@ impl Core {
     }
 
     fn poll_dial(&mut self, peer: u32, now: Instant) -> bool {
-        let route = self.route(peer);
+        let Some(conn) = &self.conns[peer as usize] else { return false };
+        let again = conn.redial_at.is_some_and(|at| now >= at);
+        let fresh = again.then(|| self.dial(peer, self.directory.endpoint(peer).addresses, now));
         let Some(conn) = self.conns[peer as usize].as_mut() else { return false };
-        if conn.redial_at.is_some_and(|at| now >= at) {
-            conn.redial_at = None;
-            let addresses = self.directory.endpoint(peer).addresses;
-            conn.dial = Some(Dial::new(self.config.key.clone(), route, addresses, now));
+        if fresh.is_some() {
+            (conn.redial_at, conn.dial) = (None, fresh);
         }
         let Some(dial) = conn.dial.as_mut() else { return false };
         match dial.poll(now) {
             DialStep::Pending => false,
             DialStep::Up(link) => {
-                self.up(peer, Box::new(link));
+                self.up(peer, link);
                 true
             }
             DialStep::Duplicate => {
@@ -94,7 +93,7 @@ impl Core {
                 let host = self.directory.endpoint(from).host;
                 self.conns[from as usize] = Some(Box::new(Conn::new(from, host.into())));
             }
-            self.up(from, Box::new(link));
+            self.up(from, link);
         }
     }
 

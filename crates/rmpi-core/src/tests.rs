@@ -1,7 +1,7 @@
 //! Whole engines over loopback: ranks are threads with an engine and a port each.
 
 use super::*;
-use rmpi_net::{Acceptor, JobKey};
+use rmpi_net::{Acceptor, Identity, JobKey, KEY_LEN, Peers, PublicKey, Security};
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc;
@@ -20,21 +20,58 @@ impl Directory for Table {
 
 /// `n` engines that know each other, and their addresses.
 fn engines(n: u32, oversubscribed: bool) -> (Vec<Engine>, Vec<SocketAddr>) {
+    engines_over(Rail::Tcp, n, oversubscribed)
+}
+
+/// What links are made of.
+#[derive(Clone, Copy, Debug)]
+enum Rail {
+    Tcp,
+    Tls,
+}
+
+/// Everybody's public keys.
+#[derive(Debug)]
+struct Keys(Vec<PublicKey>);
+
+impl Peers for Keys {
+    fn key(&self, rank: u32) -> Option<PublicKey> {
+        self.0.get(rank as usize).copied()
+    }
+}
+
+fn engines_over(rail: Rail, n: u32, oversubscribed: bool) -> (Vec<Engine>, Vec<SocketAddr>) {
     let listeners: Vec<_> = (0..n).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
     let addresses: Vec<_> = listeners.iter().map(|l| l.local_addr().unwrap()).collect();
     let key = JobKey::new(&[3; 32]);
+    let identities: Vec<_> = (0..n).map(|r| Identity::new(&[r as u8 + 1; KEY_LEN]).unwrap()).collect();
+    let peers = std::sync::Arc::new(Keys(identities.iter().map(Identity::public).collect()));
     let engines = (0..n).zip(listeners).map(|(rank, l)| {
-        let acceptor = Acceptor::new(vec![l], key.clone(), 0, 0, rank).unwrap();
-        let config = Config { rank, size: n, namespace: 0, epoch: 0, key: key.clone(), oversubscribed };
+        let security = match rail {
+            Rail::Tcp => None,
+            Rail::Tls => Some(Security::new(identities[rank as usize].clone(), peers.clone())),
+        };
+        let acceptor = Acceptor::new(vec![l], key.clone(), 0, 0, rank).unwrap().secured(security.clone());
+        let config =
+            Config { rank, size: n, namespace: 0, epoch: 0, key: key.clone(), oversubscribed, security };
         Engine::new(config, Box::new(Table(addresses.clone())), Some(acceptor)).unwrap()
     });
     (engines.collect(), addresses)
 }
 
-/// Runs `f` as every rank on a thread of its own, within a minute.
+/// Runs `f` as every rank on a thread of its own, within a minute, over each rail.
 fn ranks<R: Send + 'static>(n: u32, f: impl Fn(u32, &Engine) -> R + Send + Sync + 'static) -> Vec<R> {
-    let (engines, _) = engines(n, true);
     let f = std::sync::Arc::new(f);
+    ranks_over(Rail::Tls, n, f.clone());
+    ranks_over(Rail::Tcp, n, f)
+}
+
+fn ranks_over<R: Send + 'static>(
+    rail: Rail,
+    n: u32,
+    f: std::sync::Arc<impl Fn(u32, &Engine) -> R + Send + Sync + 'static>,
+) -> Vec<R> {
+    let (engines, _) = engines_over(rail, n, true);
     let (tx, rx) = mpsc::channel();
     for (rank, engine) in (0..n).zip(engines) {
         let (f, tx) = (f.clone(), tx.clone());

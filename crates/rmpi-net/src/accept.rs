@@ -5,7 +5,8 @@
 //! so nobody can keep ranks out by opening connections and stalling.
 
 use crate::auth::{self, Answer, HELLO_LEN, Hello, JobKey, PROOF_LEN, Route};
-use crate::link::TcpLink;
+use crate::link::{Link, TcpLink};
+use crate::tls::Security;
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -46,6 +47,7 @@ pub struct Acceptor {
     /// `from` is not used.
     me: Route,
     turned_away: u64,
+    security: Option<Security>,
 }
 
 /// A connection whose dialler has proven who it is, waiting for the verdict.
@@ -54,6 +56,7 @@ pub struct Arrival {
     /// The dialling rank.
     pub from: u32,
     stream: TcpStream,
+    security: Option<Security>,
 }
 
 impl Arrival {
@@ -61,9 +64,13 @@ impl Arrival {
     ///
     /// # Errors
     /// When the dialler has gone already.
-    pub fn take(mut self) -> io::Result<TcpLink> {
+    pub fn take(mut self) -> io::Result<Box<dyn Link>> {
         self.stream.write_all(&[auth::VERDICT_TAKEN])?;
-        TcpLink::new(self.stream)
+        let tcp = TcpLink::new(self.stream)?;
+        match &self.security {
+            Some(security) => security.server(tcp, self.from),
+            None => Ok(Box::new(tcp)),
+        }
     }
 
     /// Tells the dialler that another connection serves the two ranks.
@@ -87,7 +94,14 @@ impl Acceptor {
     ) -> io::Result<Self> {
         listeners.iter().try_for_each(|l| l.set_nonblocking(true))?;
         let me = Route { namespace, epoch, from: rank, to: rank };
-        Ok(Self { listeners, pending: VecDeque::new(), key, me, turned_away: 0 })
+        Ok(Self { listeners, pending: VecDeque::new(), key, me, turned_away: 0, security: None })
+    }
+
+    /// Encrypts every connection: the dialler must hold the key that the table gives for its rank.
+    #[must_use]
+    pub fn secured(mut self, security: Option<Security>) -> Self {
+        self.security = security;
+        self
     }
 
     /// The listening sockets.
@@ -121,7 +135,10 @@ impl Acceptor {
             match step(&mut p, &self.key, self.me, now) {
                 Step::Wait => self.pending.push_back(p),
                 Step::Drop => self.turned_away += 1,
-                Step::Proven(from) => arrivals.push(Arrival { from, stream: p.stream }),
+                Step::Proven(from) => {
+                    let security = self.security.clone();
+                    arrivals.push(Arrival { from, stream: p.stream, security });
+                }
             }
         }
         arrivals

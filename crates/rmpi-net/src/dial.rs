@@ -7,7 +7,8 @@
 
 use crate::accept::fill;
 use crate::auth::{self, ANSWER_LEN, Answer, Hello, JobKey, Route};
-use crate::link::TcpLink;
+use crate::link::{Link, TcpLink};
+use crate::tls::Security;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -56,7 +57,7 @@ pub enum DialStep {
     /// Not yet.
     Pending,
     /// Connected and proven both ways.
-    Up(TcpLink),
+    Up(Box<dyn Link>),
     /// The peer has, or makes, another connection with us; wait for that.
     Duplicate,
     /// Given up.
@@ -93,6 +94,7 @@ pub struct Dial {
     next_at: Instant,
     attempts: Vec<Attempt>,
     last: Option<(SocketAddr, io::Error)>,
+    security: Option<Security>,
 }
 
 impl Dial {
@@ -110,7 +112,15 @@ impl Dial {
             next_at: now,
             attempts: Vec::new(),
             last: None,
+            security: None,
         }
+    }
+
+    /// Encrypts the connection: the peer must hold the key that the table gives for it.
+    #[must_use]
+    pub fn secured(mut self, security: Option<Security>) -> Self {
+        self.security = security;
+        self
     }
 
     /// Descriptors to wait on, and whether for writing. They change with every poll.
@@ -137,7 +147,7 @@ impl Dial {
                 Ok(Outcome::Wait) => i += 1,
                 Ok(Outcome::Up) => {
                     let a = self.attempts.swap_remove(i);
-                    match TcpLink::new(a.stream) {
+                    match self.link(a.stream) {
                         Ok(link) => return DialStep::Up(link),
                         Err(e) => self.fail(a.address, e, now),
                     }
@@ -150,6 +160,14 @@ impl Dial {
             }
         }
         self.start(now)
+    }
+
+    fn link(&self, stream: TcpStream) -> io::Result<Box<dyn Link>> {
+        let tcp = TcpLink::new(stream)?;
+        match &self.security {
+            Some(security) => security.client(tcp, self.route.to),
+            None => Ok(Box::new(tcp)),
+        }
     }
 
     fn fail(&mut self, address: SocketAddr, error: io::Error, now: Instant) {

@@ -1,4 +1,4 @@
-//! Data-plane rails between ranks: byte links with a mutual keyed handshake.
+//! Data-plane rails between ranks: byte links with a mutual keyed handshake, in clear or encrypted.
 //!
 //! This crate turns addresses and listening sockets into authenticated [`Link`]s and knows nothing of
 //! messages. Everything is non-blocking and driven by its caller ([`Dial::poll`], [`Acceptor::poll`]): there
@@ -9,6 +9,7 @@ mod auth;
 mod dial;
 mod link;
 mod sys;
+mod tls;
 
 #[cfg(test)]
 mod tests;
@@ -17,3 +18,4 @@ pub use accept::{Acceptor, Arrival};
 pub use auth::{ANSWER_LEN, HELLO_LEN, JobKey, PROOF_LEN, Route};
 pub use dial::{Dial, DialError, DialStep};
 pub use link::{Link, TcpLink};
+pub use tls::{Identity, KEY_LEN, Peers, PublicKey, Security};

@@ -11,15 +11,17 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 /// Ordered, reliable bytes to and from one peer.
-pub trait Link: Send {
+pub trait Link: Send + std::fmt::Debug {
     /// The descriptor to wait on.
     fn fd(&self) -> BorrowedFd<'_>;
-    /// Sends a prefix of the concatenated `parts`, in one system call; how many bytes.
+    /// Sends a prefix of the concatenated `parts`; how many bytes. After `WouldBlock` the next call must begin with
+    /// the same bytes: an encrypting link may have worked on them already.
     ///
     /// # Errors
     /// `WouldBlock` when nothing can be sent now; anything else means the link is dead.
     fn send(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize>;
-    /// Receives into the concatenated `parts`, in one system call; 0 is the end of the stream.
+    /// Receives into the concatenated `parts`; 0 is the end of the stream. Less than there is room for means that
+    /// nothing more is at hand, so that it is right to wait for the descriptor.
     ///
     /// # Errors
     /// `WouldBlock` when nothing has arrived; anything else means the link is dead.
@@ -30,7 +32,7 @@ pub trait Link: Send {
     fn unacknowledged(&self) -> usize;
     /// How long the peer's host has ignored retransmissions; `None` when it has not.
     fn silence(&self) -> Option<Duration>;
-    /// The rail's name in reports: `tcp`.
+    /// The rail's name in reports: `tcp`, `tls`.
     fn rail(&self) -> &'static str;
 }
 

@@ -17,7 +17,7 @@ fn dial(from: u32, to: u32, key: u8, addrs: Vec<SocketAddr>) -> Dial {
 }
 
 /// Drives both sides until the dialler is up or `limit` has passed.
-fn meet(a: &mut Acceptor, d: &mut Dial, limit: Duration) -> Option<(TcpLink, TcpLink)> {
+fn meet(a: &mut Acceptor, d: &mut Dial, limit: Duration) -> Option<(Box<dyn Link>, Box<dyn Link>)> {
     let start = Instant::now();
     let mut accepted = None;
     while start.elapsed() < limit {
@@ -35,7 +35,7 @@ fn meet(a: &mut Acceptor, d: &mut Dial, limit: Duration) -> Option<(TcpLink, Tcp
     None
 }
 
-fn recv_all(link: &mut TcpLink, buf: &mut [u8]) {
+fn recv_all(link: &mut Box<dyn Link>, buf: &mut [u8]) {
     let mut got = 0;
     while got < buf.len() {
         match link.recv(&mut [IoSliceMut::new(&mut buf[got..])]) {

@@ -4,13 +4,17 @@
 use crate::error::InitError;
 use crate::inherit;
 use rmpi_core::{Directory, Endpoint};
+use rmpi_net::{Peers, PublicKey};
 use rmpi_types::{NodeIdx, Rank};
-use rmpi_wire::boot::{BootBlock, ENV_RANK};
+use rmpi_wire::boot::{BootBlock, ENV_RANK, SECRET_LEN};
 use std::fs::File;
+use std::io::Read as _;
 use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+use zeroize::Zeroizing;
 
 /// Largest boot block read: 100,000 ranks on as many nodes need 25 MB.
 const MAX_BOOT: u64 = 256 << 20;
@@ -27,9 +31,39 @@ pub struct Wiring {
     pub listener: TcpListener,
     /// The stream to the daemon, for the key-value space.
     pub daemon: Option<UnixStream>,
+    /// The private half of its key pair, whose public half is in the block; only in an encrypted job.
+    pub secret: Option<Secret>,
+}
+
+/// The private half of a rank's key pair: an Ed25519 seed. Printing it shows nothing, dropping it wipes it.
+#[derive(Clone)]
+pub struct Secret(Zeroizing<[u8; SECRET_LEN]>);
+
+impl Secret {
+    pub(crate) fn bytes(&self) -> &[u8; SECRET_LEN] {
+        &self.0
+    }
+}
+
+impl From<[u8; SECRET_LEN]> for Secret {
+    fn from(seed: [u8; SECRET_LEN]) -> Self {
+        Self(Zeroizing::new(seed))
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret(..)")
+    }
 }
 
 impl Wiring {
+    /// A rank without a daemon and without keys.
+    #[must_use]
+    pub fn new(rank: u32, boot: Arc<[u8]>, listener: TcpListener) -> Self {
+        Self { rank, boot, listener, daemon: None, secret: None }
+    }
+
     /// What the launcher left for this process; `None` when it was started without one.
     pub(crate) fn inherited() -> Result<Option<Self>, InitError> {
         let Some(fds) = inherit::inherited()? else { return Ok(None) };
@@ -47,11 +81,21 @@ impl Wiring {
         let mut boot = vec![0; usize::try_from(len).unwrap_or(0)];
         file.read_exact_at(&mut boot, 0).map_err(bad)?;
         let daemon = fds.kvs.map(UnixStream::from);
-        Ok(Some(Self { rank, boot: boot.into(), listener: TcpListener::from(fds.listen), daemon }))
+        let secret = fds.key.map(read_secret).transpose()?;
+        Ok(Some(Self { rank, boot: boot.into(), listener: TcpListener::from(fds.listen), daemon, secret }))
     }
 }
 
+/// The daemon has written the private half before this process began; reading it empties the pipe.
+fn read_secret(pipe: OwnedFd) -> Result<Secret, InitError> {
+    let mut seed = Zeroizing::new([0; SECRET_LEN]);
+    let read = File::from(pipe).read_exact(&mut *seed);
+    read.map_err(|source| InitError::Descriptor { name: "key", source })?;
+    Ok(Secret(seed))
+}
+
 /// The boot block as the engine's endpoint table.
+#[derive(Clone)]
 pub(crate) struct Table(pub(crate) Arc<[u8]>);
 
 impl Table {
@@ -76,6 +120,18 @@ impl Directory for Table {
             Some(Endpoint { addresses, host: node.host.to_owned() })
         });
         found.unwrap_or_default()
+    }
+}
+
+impl std::fmt::Debug for Table {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Table(..)")
+    }
+}
+
+impl Peers for Table {
+    fn key(&self, rank: u32) -> Option<PublicKey> {
+        self.block()?.public_key(Rank(rank)).map(PublicKey)
     }
 }
 

@@ -178,11 +178,13 @@ pub enum InitError {
         /// Ranks in the table.
         size: u32,
     },
-    /// The rail that the job asks for does not exist here.
-    #[error("there is no {transport} rail between ranks; start the job with another --transport")]
+    /// The rail asked for cannot be had in this job.
+    #[error("the {transport} rail cannot be used: {what}")]
     Transport {
         /// The rail.
         transport: rmpi_types::Transport,
+        /// Why, and what to do.
+        what: String,
     },
     /// A variable that names algorithms of collectives is wrong.
     #[error("cannot follow the choice of a collective's algorithm")]

@@ -16,10 +16,12 @@ pub(crate) struct Inherited {
     pub(crate) listen: OwnedFd,
     /// The stream to the daemon.
     pub(crate) kvs: Option<OwnedFd>,
+    /// A pipe with the private half of the rank's key pair.
+    pub(crate) key: Option<OwnedFd>,
 }
 
 /// Names in the variable, in the order of what [`parse`] gives.
-const NAMES: [&str; 3] = ["boot", "listen", "kvs"];
+const NAMES: [&str; 4] = ["boot", "listen", "kvs", "key"];
 
 /// Descriptors belong to the process, so taking them is the one thing that cannot be done twice.
 static TAKEN: AtomicBool = AtomicBool::new(false);
@@ -55,15 +57,16 @@ pub(crate) fn inherited() -> Result<Option<Inherited>, InitError> {
     let Some(text) = std::env::var_os(ENV_FDS) else { return Ok(None) };
     let bad = |what: String| InitError::Environment { name: ENV_FDS, what };
     let text = text.into_string().map_err(|_| bad("not text".into()))?;
-    let [boot, listen, kvs] = parse(&text).map_err(bad)?;
+    let [boot, listen, kvs, key] = parse(&text).map_err(bad)?;
     let (Some(boot), Some(listen)) = (boot, listen) else {
         return Err(bad("without `boot` or `listen`".into()));
     };
     if TAKEN.swap(true, Ordering::SeqCst) {
         return Err(InitError::Twice);
     }
-    let kvs = kvs.map(|fd| take("kvs", fd)).transpose()?;
-    Ok(Some(Inherited { boot: take("boot", boot)?, listen: take("listen", listen)?, kvs }))
+    let optional = |name, fd: Option<RawFd>| fd.map(|fd| take(name, fd)).transpose();
+    let (kvs, key) = (optional("kvs", kvs)?, optional("key", key)?);
+    Ok(Some(Inherited { boot: take("boot", boot)?, listen: take("listen", listen)?, kvs, key }))
 }
 
 #[cfg(test)]
@@ -72,8 +75,8 @@ mod tests {
 
     #[test]
     fn the_variable_is_checked() {
-        assert_eq!(parse("boot=3,listen=4,kvs=5"), Ok([Some(3), Some(4), Some(5)]));
-        assert_eq!(parse("listen=9,later=7,boot=8"), Ok([Some(8), Some(9), None]));
+        assert_eq!(parse("boot=3,listen=4,kvs=5"), Ok([Some(3), Some(4), Some(5), None]));
+        assert_eq!(parse("listen=9,later=7,boot=8,key=6"), Ok([Some(8), Some(9), None, Some(6)]));
         for bad in ["boot", "boot=x", "boot=1", "boot=3,listen=3", "boot=-1"] {
             assert!(parse(bad).is_err(), "{bad}");
         }

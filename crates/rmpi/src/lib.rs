@@ -37,7 +37,7 @@ mod request;
 mod scope;
 mod world;
 
-pub use boot::Wiring;
+pub use boot::{Secret, Wiring};
 pub use comm::Communicator;
 pub use datatype::Datatype;
 pub use error::{Error, InitError};

@@ -1,14 +1,14 @@
 //! The world: this rank's engine, where everybody is, the key-value space, beginning and end.
 
-use crate::boot::{Alone, Table, Wiring};
+use crate::boot::{Alone, Secret, Table, Wiring};
 use crate::comm::Communicator;
 use crate::error::{Error, InitError};
 use crate::kvs::Kvs;
 use crate::options::Options;
 use rmpi_coll::select::{Layout, Overrides, Selector};
 use rmpi_core::{Config, Engine};
-use rmpi_net::{Acceptor, JobKey};
-use rmpi_types::{Rank, Transport};
+use rmpi_net::{Acceptor, Identity, JobKey, Peers as _, Security};
+use rmpi_types::{DataPlane, Rank, Transport};
 use rmpi_wire::boot::BootBlock;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,6 +23,7 @@ pub(crate) struct Inner {
     pub(crate) rank: u32,
     pub(crate) size: u32,
     table: Option<Table>,
+    data: DataPlane,
     kvs: Mutex<Kvs>,
     /// First context number that no communicator of this rank uses; communicators use pairs.
     pub(crate) next_context: Mutex<u32>,
@@ -63,6 +64,45 @@ fn overrides() -> Result<Overrides, InitError> {
         }
     }
     Ok(overrides)
+}
+
+/// What the launcher was told of the data plane, under what the program chooses.
+fn data_plane(block: &BootBlock<'_>, options: &Options) -> Result<DataPlane, InitError> {
+    let mut data = block.data_plane();
+    if options.transport != Transport::Auto {
+        data.transport = options.transport;
+    }
+    let transport = data.between();
+    data.check(block.nodes() as usize).map_err(|what| InitError::Transport { transport, what })?;
+    if matches!(transport, Transport::Shm | Transport::Quic) {
+        let what = "this version of the library does not have it".to_owned();
+        return Err(InitError::Transport { transport, what });
+    }
+    Ok(data)
+}
+
+/// Keys for encrypted links, when the data plane asks for them.
+fn security(
+    data: DataPlane,
+    rank: u32,
+    secret: Option<&Secret>,
+    table: &Table,
+) -> Result<Option<Security>, InitError> {
+    let transport = data.between();
+    if !matches!(transport, Transport::Tls | Transport::Quic) {
+        return Ok(None);
+    }
+    let fail = |what: &str| InitError::Transport { transport, what: what.to_owned() };
+    let secret = secret.ok_or_else(|| {
+        fail(
+            "the ranks of this job have no keys; start it with rmpirun --encrypt, or --transport tls or quic",
+        )
+    })?;
+    let identity = Identity::new(secret.bytes()).map_err(InitError::System)?;
+    if table.key(rank) != Some(identity.public()) {
+        return Err(fail("the private key this rank was given does not belong to the job's table"));
+    }
+    Ok(Some(Security::new(identity, Arc::new(table.clone()))))
 }
 
 /// All ranks of the job, seen from this one. Dropping it finishes in good order unless the thread panics.
@@ -107,10 +147,11 @@ impl World {
             epoch: 0,
             key: JobKey::new(&[0; 32]),
             oversubscribed: false,
+            security: None,
         };
         let engine = Engine::new(config, Box::new(Alone), None).map_err(InitError::System)?;
         let kvs = Kvs::Alone(HashMap::new());
-        Ok(Self::from_parts(engine, 0, 1, None, kvs, overrides()?))
+        Ok(Self::from_parts(engine, 0, 1, None, kvs, overrides()?, DataPlane::default()))
     }
 
     /// Takes a place described by hand; see [`Wiring`].
@@ -126,19 +167,15 @@ impl World {
     /// # Errors
     /// As [`World::with_wiring`].
     pub fn with_wiring_and(wiring: Wiring, options: &Options) -> Result<Self, InitError> {
-        let Wiring { rank, boot, listener, daemon } = wiring;
+        let Wiring { rank, boot, listener, daemon, secret } = wiring;
         let block = BootBlock::parse(&boot).map_err(InitError::Boot)?;
         let size = block.size();
         if block.rank(Rank(rank)).is_none() {
             return Err(InitError::Rank { rank, size });
         }
-        let mut data = block.data_plane();
-        if options.transport != Transport::Auto {
-            data.transport = options.transport;
-        }
-        if data.between() != Transport::Tcp || data.check(1).is_err() {
-            return Err(InitError::Transport { transport: data.between() });
-        }
+        let table = Table(boot.clone());
+        let data = data_plane(&block, options)?;
+        let security = security(data, rank, secret.as_ref(), &table)?;
         let (namespace, epoch) = block.namespace();
         let key = JobKey::new(&block.key());
         let config = Config {
@@ -148,13 +185,14 @@ impl World {
             epoch: epoch.0,
             key: key.clone(),
             oversubscribed: block.oversubscribed(),
+            security: security.clone(),
         };
         let acceptor = Acceptor::new(vec![listener], key, namespace.0, epoch.0, rank)
-            .map_err(|source| InitError::Descriptor { name: "listen", source })?;
-        let engine =
-            Engine::new(config, Box::new(Table(boot.clone())), Some(acceptor)).map_err(InitError::System)?;
+            .map_err(|source| InitError::Descriptor { name: "listen", source })?
+            .secured(security);
+        let engine = Engine::new(config, Box::new(table), Some(acceptor)).map_err(InitError::System)?;
         let kvs = Kvs::new(daemon).map_err(|e| InitError::System(std::io::Error::other(e)))?;
-        Ok(Self::from_parts(engine, rank, size, Some(Table(boot)), kvs, overrides()?))
+        Ok(Self::from_parts(engine, rank, size, Some(Table(boot)), kvs, overrides()?, data))
     }
 
     fn from_parts(
@@ -164,12 +202,14 @@ impl World {
         table: Option<Table>,
         kvs: Kvs,
         overrides: Overrides,
+        data: DataPlane,
     ) -> Self {
         let inner = Arc::new(Inner {
             engine,
             rank,
             size,
             table,
+            data,
             kvs: Mutex::new(kvs),
             next_context: Mutex::new(2),
             calls: Mutex::new(HashMap::new()),
@@ -238,13 +278,13 @@ impl World {
         ranks.unwrap_or(1)
     }
 
-    /// The transport to `peer`: `tcp`, or `self`. `None` outside the world.
+    /// The transport to `peer`: `tcp`, `tls`, or `self`. `None` outside the world.
     #[must_use]
     pub fn rail(&self, peer: u32) -> Option<&'static str> {
         match peer {
             p if p >= self.size() => None,
             p if p == self.rank() => Some("self"),
-            _ => Some("tcp"),
+            _ => Some(self.inner.data.between().name()),
         }
     }
 

@@ -62,7 +62,8 @@ fn put_fence_get() {
             std::thread::spawn(move || serve(rank, ours, &store, &fence));
             std::thread::spawn(move || {
                 let world =
-                    World::with_wiring(Wiring { rank, boot, listener, daemon: Some(theirs) }).unwrap();
+                    World::with_wiring(Wiring { daemon: Some(theirs), ..Wiring::new(rank, boot, listener) })
+                        .unwrap();
                 let large = vec![rank as u8; 3 << 20];
                 world.put("name", format!("rank {rank}").as_bytes()).unwrap();
                 world.put("large", &large).unwrap();
@@ -93,7 +94,7 @@ fn a_dead_daemon_is_an_error() {
     let (boot, listeners) = common::wire_up(1);
     let (ours, theirs) = UnixStream::pair().unwrap();
     let listener = listeners.into_iter().next().unwrap();
-    let wiring = Wiring { rank: 0, boot: boot.into(), listener, daemon: Some(theirs) };
+    let wiring = Wiring { daemon: Some(theirs), ..Wiring::new(0, boot.into(), listener) };
     let world = World::with_wiring(wiring).unwrap();
     drop(ours);
     assert!(matches!(world.fence(), Err(Error::Kvs(_))));

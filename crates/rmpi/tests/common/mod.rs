@@ -8,13 +8,23 @@
 
 use rmpi::{Wiring, World};
 use rmpi_types::launch::{NodeEndpoints, StdioKind};
-use rmpi_types::{EndpointTable, JobId, NodeIdx, NodeLaunch, ProcId, Rank, RankEndpoint};
+use rmpi_types::{DataPlane, EndpointTable, JobId, NodeIdx, NodeLaunch, ProcId, Rank, RankEndpoint};
 use std::net::{IpAddr, Ipv4Addr, TcpListener};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 /// Boot block and listeners of `n` ranks, two a node, node k at 127.0.0.(2+k).
 pub fn wire_up(n: u32) -> (Vec<u8>, Vec<TcpListener>) {
+    wire_up_as(n, DataPlane::default())
+}
+
+/// The private half of `rank`'s key pair.
+pub fn secret(rank: u32) -> [u8; 32] {
+    [rank as u8 + 1; 32]
+}
+
+/// The same with another data plane; ranks of an encrypted one have the keys of [`secret`].
+pub fn wire_up_as(n: u32, data: DataPlane) -> (Vec<u8>, Vec<TcpListener>) {
     let nodes = n.div_ceil(2);
     let mut listeners = Vec::new();
     let blocks = (0..nodes).map(|node| {
@@ -23,7 +33,8 @@ pub fn wire_up(n: u32) -> (Vec<u8>, Vec<TcpListener>) {
             let listener = TcpListener::bind((ip, 0)).unwrap();
             let port = listener.local_addr().unwrap().port();
             listeners.push(listener);
-            RankEndpoint::plain(Rank(rank), port)
+            let key = rmpi_net::Identity::new(&secret(rank)).unwrap().public().0;
+            RankEndpoint { public_key: data.keyed().then_some(key), ..RankEndpoint::plain(Rank(rank), port) }
         });
         let ranks = ranks.collect();
         let host = format!("node{node}");
@@ -45,7 +56,7 @@ pub fn wire_up(n: u32) -> (Vec<u8>, Vec<TcpListener>) {
         ifaces: Vec::new(),
         port_range: None,
         key: [9; 32],
-        data: rmpi_types::DataPlane::default(),
+        data,
         oversubscribed: true,
         stdio: StdioKind::Pipe,
         kill_grace_ms: 0,
@@ -59,9 +70,7 @@ pub fn wire_up(n: u32) -> (Vec<u8>, Vec<TcpListener>) {
 pub fn worlds(n: u32) -> Vec<World> {
     let (boot, listeners) = wire_up(n);
     let boot: Arc<[u8]> = boot.into();
-    let world = |(rank, listener)| {
-        World::with_wiring(Wiring { rank, boot: boot.clone(), listener, daemon: None }).unwrap()
-    };
+    let world = |(rank, listener)| World::with_wiring(Wiring::new(rank, boot.clone(), listener)).unwrap();
     (0..n).zip(listeners).map(world).collect()
 }
 
