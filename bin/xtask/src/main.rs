@@ -1,5 +1,6 @@
-//! `cargo xtask`: what a newcomer or CI runs. No foreign dependencies, so that it starts in seconds.
+//! `cargo xtask`: what a newcomer or CI runs. Few foreign dependencies, so that it starts in seconds.
 
+mod bench;
 mod build;
 mod demo;
 mod fuzz;
@@ -14,6 +15,7 @@ cargo xtask demo               build everything and run the main job on four loo
 cargo xtask test [--long]      run all tests, installing what they need when root
                  --long        also those that take minutes
 cargo xtask fuzz [SECONDS]     replay the fuzz seeds, then fuzz every target that long (60)
+cargo xtask bench [WORDS]      measure against other implementations; --help says how
 cargo xtask package            one rmpirun file that carries its static daemon, in target/package
 ";
 
@@ -25,6 +27,11 @@ fn main() -> ExitCode {
         ["test", "--long"] => test::run(true),
         ["fuzz"] => fuzz::run("60"),
         ["fuzz", seconds] => fuzz::run(seconds),
+        ["bench", "--help"] => {
+            stage::say(bench::WORDS);
+            Ok(())
+        }
+        ["bench", ref words @ ..] => bench::run(words),
         ["package"] => package::run(),
         _ => Err(USAGE.to_owned()),
     };
