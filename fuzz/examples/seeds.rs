@@ -38,6 +38,7 @@ fn launch() -> NodeLaunch {
         merge: EnvMerge::Fill,
         env: vec![("A".into(), "1".into())],
         set: vec![("B".into(), None)],
+        edits: Vec::new(),
     };
     let rank = |i| RankLaunch {
         rank: Rank(i),
@@ -66,6 +67,7 @@ fn launch() -> NodeLaunch {
         stdio: StdioKind::Pty,
         kill_grace_ms: 5000,
         drain_ms: 5000,
+        extras: Default::default(),
         output_credit: 65536,
     }
 }

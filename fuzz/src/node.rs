@@ -33,6 +33,7 @@ pub(crate) fn launch(node: u32, nodes: u32, first: u32, count: u32, size: u32) -
         merge: EnvMerge::default(),
         env: Vec::new(),
         set: Vec::new(),
+        edits: Vec::new(),
     };
     let rank =
         |i| RankLaunch { rank: Rank(first + i), app: 0, local_rank: i, cpus: None, stdin: first + i == 0 };
@@ -56,6 +57,7 @@ pub(crate) fn launch(node: u32, nodes: u32, first: u32, count: u32, size: u32) -
         stdio: rmpi_types::launch::StdioKind::Pipe,
         kill_grace_ms: 5000,
         drain_ms: 5000,
+        extras: Default::default(),
         output_credit: 65536,
     }
 }

@@ -146,7 +146,7 @@ pub fn plan(data: &[u8]) {
         numa: input.number32(),
         cache: [input.number32(), input.number32(), input.number32()],
     });
-    let mut topology = Topology { cpus: cpus.collect(), quota_milli: None };
+    let mut topology = Topology { cpus: cpus.collect(), ..Topology::default() };
     if input.u8() & 1 != 0 {
         topology.quota_milli = Some(input.u32());
     }

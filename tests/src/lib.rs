@@ -7,6 +7,7 @@
 
 pub mod bins;
 pub mod cluster;
+pub mod contract;
 pub mod loopback;
 pub mod procs;
 

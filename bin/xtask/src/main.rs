@@ -2,6 +2,7 @@
 
 mod bench;
 mod build;
+mod contract;
 mod demo;
 mod fuzz;
 mod package;
@@ -14,6 +15,7 @@ const USAGE: &str = "\
 cargo xtask demo               build everything and run the main job on four loopback hosts
 cargo xtask test [--long]      run all tests, installing what they need when root
                  --long        also those that take minutes
+cargo xtask contract [WORD]    check the command-line contract, or the rows with WORD in them
 cargo xtask fuzz [SECONDS]     replay the fuzz seeds, then fuzz every target that long (60)
 cargo xtask bench [WORDS]      measure against other implementations; --help says how
 cargo xtask package            one rmpirun file that carries its static daemon, in target/package
@@ -25,6 +27,8 @@ fn main() -> ExitCode {
         ["demo"] => demo::run(),
         ["test"] => test::run(false),
         ["test", "--long"] => test::run(true),
+        ["contract"] => contract::run(""),
+        ["contract", only] => contract::run(only),
         ["fuzz"] => fuzz::run("60"),
         ["fuzz", seconds] => fuzz::run(seconds),
         ["bench", "--help"] => {

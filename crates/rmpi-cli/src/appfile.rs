@@ -57,7 +57,7 @@ fn add(line: &[u8], personality: Personality, out: &mut Vec<Segment>) -> Result<
     for part in words.split(|(w, quoted)| w == b":" && !quoted) {
         let args: Vec<OsString> = part.iter().map(|(w, _)| OsString::from_vec(w.clone())).collect();
         let segment = segment(&args, personality).map_err(|e| e.message)?;
-        let misplaced = |name: &str| ["app", "help", "version", "personality"].contains(&name);
+        let misplaced = |name: &str| ["app", "help", "version", "personality", "tune"].contains(&name);
         if let Some(o) = segment.options.iter().find(|o| misplaced(o.row.name)) {
             return Err(format!("{} has no place in an app file", o.spelled));
         }

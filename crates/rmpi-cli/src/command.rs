@@ -3,7 +3,7 @@
 use crate::personality::Personality;
 use rmpi_types::JobSpec;
 use rmpi_types::spec::EnvMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -16,6 +16,10 @@ pub struct Sources<'a> {
     pub read_file: &'a dyn Fn(&Path) -> io::Result<Vec<u8>>,
     /// Reads standard input to its end, for a host file called `-`.
     pub read_stdin: &'a dyn Fn() -> io::Result<Vec<u8>>,
+    /// Runs a program with arguments and gives what it prints: a host discovery script, `srun --version`.
+    pub run: &'a dyn Fn(&[&OsStr]) -> io::Result<Vec<u8>>,
+    /// Whether a program is in our search path.
+    pub have: &'a dyn Fn(&str) -> bool,
     /// The working directory.
     pub cwd: PathBuf,
     /// The name the program was called with.
@@ -43,10 +47,22 @@ pub struct Command {
     pub log: LogSettings,
     /// What to show of the plan.
     pub display: Display,
+    /// What to write down, tell and show while the job runs and after it.
+    pub show: Show,
+    /// Signals passed to the job beside the usual ones.
+    pub signals: SignalRules,
     /// Notes for standard error, each after `rmpirun: note: `; empty under `-q`.
     pub notes: Vec<String>,
     /// The dialect that was used.
     pub personality: Personality,
+}
+
+impl Command {
+    /// Everything that is not as it is without options, `name=value` each: what `--dry-run` shows.
+    #[must_use]
+    pub fn settings(&self) -> Vec<String> {
+        crate::settings::lines(self)
+    }
 }
 
 /// What to show on standard error besides the job's output.
@@ -60,6 +76,77 @@ pub struct Display {
     pub allocation: bool,
     /// A line a rank with its CPUs.
     pub bindings: bool,
+    /// Each node's CPUs as its daemon sees them.
+    pub topology: bool,
+    /// A line a rank with host, pid and program, once all run.
+    pub proctable: bool,
+    /// Fields after `name=` instead of tables.
+    pub parseable: bool,
+    /// On standard output, where Open MPI has it.
+    pub stdout: bool,
+}
+
+/// What to write down, tell and show while the job runs and after it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Show {
+    /// Events as JSON lines (`--events`).
+    pub events: Option<PathBuf>,
+    /// A Chrome trace of launch, run and end (`--timeline`).
+    pub timeline: Option<PathBuf>,
+    /// The outcome as one JSON object (`--summary`).
+    pub summary: Option<PathBuf>,
+    /// Where our process id is written (`--report-pid`).
+    pub pid: Option<Where>,
+    /// Progress of the launch.
+    pub progress: Progress,
+    /// Every rank's exit code at the end (`--print-all-exitcodes`).
+    pub exit_codes: bool,
+    /// Sentences of another launcher that test suites look for (`RMPIRUN_COMPAT_TEXT`).
+    pub compat: CompatText,
+}
+
+/// Where a line goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Where {
+    /// `-`.
+    Stdout,
+    /// `+`.
+    Stderr,
+    /// A file.
+    File(PathBuf),
+}
+
+/// Progress of the launch (`--progress`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Progress {
+    /// On a terminal, when it takes long.
+    #[default]
+    Auto,
+    /// A line a step, at once.
+    Plain,
+    /// None.
+    Off,
+}
+
+/// Another launcher's sentences about failures.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CompatText {
+    /// Ours alone.
+    #[default]
+    None,
+    /// Open MPI's too.
+    OpenMpi,
+    /// MPICH's too.
+    Mpich,
+}
+
+/// Which signals are passed to the job (`--forward-signals`, `--signals-to-handle`).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SignalRules {
+    /// Signals passed on; `None` is the usual set.
+    pub forward: Option<Vec<i32>>,
+    /// Signals that end the job; `None` is HUP, INT and TERM.
+    pub handle: Option<Vec<i32>>,
 }
 
 /// Our own log (`--log`, `--log-format`).

@@ -1,8 +1,8 @@
 //! What has been said so far: setters of the table write here, in ascending order of precedence, so that the
 //! last one wins. Nothing here has been combined yet; `resolve` does that.
 
-use crate::command::{Display, LogSettings, Sources};
-use rmpi_types::spec::{Env, Forward, HostKeys, JobSpec, Placement};
+use crate::command::{Display, LogSettings, Show, SignalRules, Sources};
+use rmpi_types::spec::{Env, Forward, HostKeys, JobSpec, Piece, Placement, Redirects};
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -15,12 +15,14 @@ pub(crate) enum Layer {
     /// Built in.
     #[default]
     Default,
+    /// The system's and the user's configuration files.
+    Config,
+    /// A tune file, an app file.
+    File,
     /// Variables of other launchers.
     Foreign,
     /// `RMPIRUN_*`.
     Own,
-    /// An app file.
-    File,
     /// The command line.
     Line,
 }
@@ -77,9 +79,61 @@ pub(crate) struct JobDraft {
     pub(crate) app_file: Option<OsString>,
     pub(crate) log: LogSettings,
     pub(crate) display: Display,
+    pub(crate) show: Show,
+    pub(crate) signals: SignalRules,
+    /// Who gives the node list; `None` finds out.
+    pub(crate) rmk: Option<String>,
+    /// `-launcher ssh`: not the tool of the resource manager.
+    pub(crate) ssh_asked: bool,
+    /// `-launcher`, when it names the tool of a resource manager.
+    pub(crate) tool: Option<&'static str>,
+    /// A program that prints the hosts.
+    pub(crate) discovery: Option<OsString>,
+    /// Hydra's `-rankmap`: the node of each rank.
+    pub(crate) rankmap: Option<Vec<u32>>,
+    /// The program each rank is started by.
+    pub(crate) wrap: Vec<OsString>,
+    pub(crate) python: Python,
+    pub(crate) torch: Torch,
+    /// `-outfile-pattern`, `-errfile-pattern`.
+    pub(crate) patterns: [Option<Vec<Piece>>; 2],
+    pub(crate) tunes: Vec<OsString>,
     pub(crate) notes: Vec<String>,
     /// Launcher parameters nobody knows: one note for all.
     pub(crate) unknown_mca: BTreeSet<String>,
+}
+
+/// torchrun's way of starting a program.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Python {
+    /// The program is a module's name.
+    pub(crate) module: bool,
+    /// The program is started as it is.
+    pub(crate) no: bool,
+    /// The program is run with `runpy`.
+    pub(crate) run_path: bool,
+}
+
+/// What only torchrun has.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Torch {
+    pub(crate) nodes: Option<u32>,
+    /// Workers a node: a number, or the things to count.
+    pub(crate) workers: Option<Workers>,
+    pub(crate) node_rank: u32,
+    pub(crate) redirects: Redirects,
+    pub(crate) tee: Redirects,
+    pub(crate) log_dir: Option<PathBuf>,
+    pub(crate) run_id: Option<String>,
+    pub(crate) role: Option<String>,
+}
+
+/// `--nproc-per-node`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Workers {
+    Count(u32),
+    Cpus,
+    Gpus,
 }
 
 /// What one program was told.
@@ -99,6 +153,7 @@ pub(crate) struct AppDraft {
     /// Order and repeats of the host list count (Hydra's `-hosts`).
     pub(crate) listed: bool,
     pub(crate) place: PlaceDraft,
+    pub(crate) pset: Option<String>,
     /// Parameters exported to the ranks, with their variable's prefix.
     pub(crate) mca: Vec<(&'static str, OsString, OsString)>,
 }
@@ -136,6 +191,50 @@ impl Target<'_> {
         if !self.job.notes.contains(&text) {
             self.job.notes.push(text);
         }
+    }
+
+    /// A variable for all ranks.
+    pub(crate) fn publish(&mut self, name: &str, value: &str) -> Result<(), String> {
+        if value.contains('\0') {
+            return Err("a variable cannot hold a zero byte".into());
+        }
+        self.job.env.set.push((name.into(), Some(value.into())));
+        Ok(())
+    }
+
+    /// Hosts are reached by this tool of a resource manager, or by ssh when a site's settings ask for one that this
+    /// machine does not have.
+    pub(crate) fn tool(&mut self, tool: &'static str) -> Result<(), String> {
+        (self.job.fork, self.job.rsh, self.job.tool) = (false, false, None);
+        if (self.sources.have)(tool) {
+            self.job.tool = Some(tool);
+            return Ok(());
+        }
+        if self.job.layer == Layer::Line {
+            return Err(format!("{tool} is not in PATH here; use ssh or --launch-exec CMD"));
+        }
+        self.note(format!("{}: {tool} is not in PATH here; ssh is used", self.spelled));
+        Ok(())
+    }
+
+    /// Options in one word, as of the default personality.
+    pub(crate) fn options(&mut self, words: &OsStr) -> Result<(), String> {
+        let words = crate::ssh_args::split(words)?;
+        let segment = crate::prepass::segment(&words, crate::Personality::Default).map_err(|e| e.message)?;
+        if let Some(word) = segment.command.first() {
+            return Err(format!("'{}' is not an option", word.to_string_lossy()));
+        }
+        let values = crate::typed::check(&segment.options).map_err(|e| e.message)?;
+        for (option, values) in segment.options.iter().zip(values) {
+            let mut target = Target {
+                job: &mut *self.job,
+                app: &mut *self.app,
+                sources: self.sources,
+                spelled: &option.spelled,
+            };
+            crate::parse::apply(option, values, &mut target).map_err(|e| e.message)?;
+        }
+        Ok(())
     }
 
     /// `-x`: `NAME`, `NAME=VALUE` or `PREFIX*`, for this program.

@@ -4,7 +4,7 @@ use crate::command::Sources;
 use crate::personality::Personality;
 use crate::prepass::Segment;
 use crate::row::{Arity, Behaviour, Row, Topic, dashed};
-use crate::{table, vars};
+use crate::{completions, man, table, vars};
 use std::ffi::OsStr;
 use std::fmt::Write as _;
 
@@ -36,12 +36,31 @@ const COMMON: &[&str] = &[
 /// The text for `--help` or `--version`, whichever is first, if one is given.
 pub(crate) fn asked(segments: &[Segment], personality: Personality, sources: &Sources<'_>) -> Option<String> {
     let mut options = segments.iter().flat_map(|s| &s.options);
-    let asked = options.find(|o| matches!(o.row.name, "help" | "version"))?;
-    if asked.row.name == "version" {
-        return Some(version(sources));
-    }
-    let topic = asked.values.first().map(|v| v.to_string_lossy().into_owned()).unwrap_or_default();
-    Some(help(&topic, personality))
+    let shell = |v: &OsStr| completions::SHELLS.iter().any(|s| v == *s);
+    let asked = options.find(|o| match o.row.name {
+        "help" | "version" | "check-build" | "man" => true,
+        "completions" => o.values.iter().all(|v| shell(v)),
+        _ => false,
+    })?;
+    let word = asked.values.first().map(|v| v.to_string_lossy().into_owned()).unwrap_or_default();
+    Some(match asked.row.name {
+        "version" => version(sources),
+        "check-build" => built(),
+        "man" => man::page(),
+        "completions" => completions::script(&word),
+        // Those two have one page, not topics.
+        _ if personality.abbreviates() && word.is_empty() => help("all", personality),
+        _ => help(&word, personality),
+    })
+}
+
+/// What horovodrun's `--check-build` asks: the parts that do its work here.
+fn built() -> String {
+    format!(
+        "rmpirun {}:\n\nControllers:\n    [X] rmpirun\n\nWays onto hosts:\n    [X] ssh (built in)\n    [X] agent commands\n    \
+         [X] srun, blaunch, qrsh\n",
+        env!("CARGO_PKG_VERSION")
+    )
 }
 
 /// Build systems look for a name in the first line; `RMPIRUN_VERSION_AS` gives them exactly the one they know.
@@ -101,7 +120,7 @@ fn entry(out: &mut String, row: &Row) {
 }
 
 /// What a row does, in words.
-fn explanation(row: &Row) -> String {
+pub(crate) fn explanation(row: &Row) -> String {
     match row.behaviour {
         Behaviour::Active => row.help.to_owned(),
         Behaviour::Ignored => "Accepted and ignored.".to_owned(),

@@ -12,6 +12,8 @@
 //!     env: &env,
 //!     read_file: &no_file,
 //!     read_stdin: &no_stdin,
+//!     run: &|_| Err(std::io::ErrorKind::NotFound.into()),
+//!     have: &|_| false,
 //!     cwd: "/home/me".into(),
 //!     argv0: "rmpirun".into(),
 //! };
@@ -24,27 +26,37 @@
 
 #![forbid(unsafe_code)]
 
+mod allocation;
 mod appfile;
 mod command;
+mod completions;
 mod draft;
 mod error;
+mod finish;
 mod help;
+mod man;
 mod mca;
 mod output;
 mod parse;
+mod pattern;
 mod personality;
 mod placement;
 mod prepass;
 mod resolve;
 mod row;
+mod settings;
+mod signal;
 mod ssh_args;
 mod suggest;
 pub mod table;
+mod tune;
 mod typed;
 mod values;
 mod vars;
 
-pub use command::{Command, Display, LogLevel, LogSettings, Parsed, Sources};
+pub use command::{
+    Command, CompatText, Display, LogLevel, LogSettings, Parsed, Progress, Show, SignalRules, Sources, Where,
+};
 pub use error::CliError;
 pub use help::options_markdown;
 pub use parse::parse;

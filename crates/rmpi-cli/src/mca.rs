@@ -7,6 +7,7 @@ use crate::row::Set;
 use crate::table;
 use crate::typed;
 use crate::values::{port, port_range, truth};
+use rmpi_types::launch::IpFamily;
 use rmpi_types::spec::OnFailure;
 use std::ffi::{OsStr, OsString};
 
@@ -67,6 +68,20 @@ const KEYS: &[(&str, Use)] = &[
     ("oob_tcp_if_include", Use::Call(control_iface)),
     ("prte_if_include", Use::Call(control_iface)),
     ("btl_tcp_if_exclude", Use::Call(iface_exclude)),
+    ("oob_tcp_if_exclude", Use::Call(iface_exclude)),
+    ("prte_if_exclude", Use::Call(iface_exclude)),
+    ("oob_tcp_disable_ipv4_family", Use::Call(no_ipv4)),
+    ("oob_tcp_disable_ipv6_family", Use::Call(no_ipv6)),
+    ("prte_disable_ipv4_family", Use::Call(no_ipv4)),
+    ("prte_disable_ipv6_family", Use::Call(no_ipv6)),
+    ("oob_tcp_keepalive_time", Use::Call(keepalive)),
+    ("orte_fork_agent", Use::Option("wrap")),
+    ("orte_launch_agent", Use::Option("launch-agent")),
+    ("prte_launch_agent", Use::Option("launch-agent")),
+    ("orte_report_launch_progress", Use::Flag("show-progress")),
+    ("orte_xml_output", Use::Flag("xml")),
+    ("orte_max_vm_size", Use::Option("max-nodes")),
+    ("mca_base_envar_file_prefix", Use::Option("tune")),
     ("btl_tcp_port_min_v4", Use::Call(port_min)),
     ("btl_tcp_port_range_v4", Use::Call(port_count)),
     ("oob_tcp_static_ipv4_ports", Use::Call(control_ports)),
@@ -85,11 +100,8 @@ const NEEDLESS: &[&str] = &[
     "orte_base_help_aggregate",
     "orte_allowed_exit_without_sync",
     "orte_tmpdir_base",
-    "orte_launch_agent",
-    "orte_fork_agent",
     "orte_hetero_nodes",
     "orte_timeout_for_stack_trace",
-    "orte_report_launch_progress",
     "orte_report_child_jobs_separately",
     "orte_show_resolved_nodenames",
     "plm_rsh_no_tree_spawn",
@@ -100,12 +112,12 @@ const NEEDLESS: &[&str] = &[
     "plm_base_verbose",
     "plm_rsh_disable_qrsh",
     "routed_radix",
-    "oob_tcp_if_exclude",
     "oob_tcp_peer_retries",
-    "oob_tcp_keepalive_time",
     "oob_tcp_keepalive_intvl",
     "oob_tcp_keepalive_probes",
-    "prte_if_exclude",
+    "oob_tcp_sndbuf",
+    "oob_tcp_rcvbuf",
+    "odls_base_signal_direct_children_only",
     "prte_keep_fqdn_hostnames",
     "ras_base_verbose",
     "rmaps_base_verbose",
@@ -218,8 +230,42 @@ fn control_iface(t: &mut Target<'_>, text: &str) -> Set {
     Ok(())
 }
 
-fn iface_exclude(t: &mut Target<'_>, _: &str) -> Set {
-    t.note("btl_tcp_if_exclude is not used: ranks try the addresses of each other, bridges last; --iface chooses");
+/// Interfaces left out; loopback is never offered beside others, so its part of Open MPI's default is moot.
+fn iface_exclude(t: &mut Target<'_>, text: &str) -> Set {
+    let out = table::network_names(text)?;
+    for name in
+        out.into_iter().filter(|n| !["lo", "sppp", "127.0.0.1/8", "127.0.0.0/8"].contains(&n.as_str()))
+    {
+        let word = format!("^{name}");
+        if !t.job.job.ifaces.contains(&word) {
+            t.job.job.ifaces.push(word);
+        }
+    }
+    Ok(())
+}
+
+fn no_ipv4(t: &mut Target<'_>, text: &str) -> Set {
+    if truth(text)? {
+        t.job.job.ip = Some(IpFamily::V6);
+    }
+    Ok(())
+}
+
+fn no_ipv6(t: &mut Target<'_>, text: &str) -> Set {
+    if truth(text)? {
+        t.job.job.ip = Some(IpFamily::V4);
+    }
+    Ok(())
+}
+
+/// Seconds of idleness after which Open MPI looks whether the other side lives; 0 and less is never, which we do not
+/// offer.
+fn keepalive(t: &mut Target<'_>, text: &str) -> Set {
+    let seconds: i64 = text.trim().parse().map_err(|_| format!("'{text}' is not a number"))?;
+    // Longer than our own silence is no wish for less care.
+    if let Some(lost) = u64::try_from(seconds).ok().filter(|s| (2..=60).contains(s)) {
+        t.job.job.limits.lost = std::time::Duration::from_secs(lost).max(2 * t.job.job.limits.heartbeat);
+    }
     Ok(())
 }
 

@@ -1,16 +1,17 @@
 //! The small grammars of output options: `--output`, `--output-filename`, `--ranks-shown`, `--stdin`, `--display`.
 
-use crate::command::Display;
+use crate::command::{Display, Progress};
 use crate::draft::Target;
 use crate::row::Set;
-use crate::values::{abbreviated, ranks};
-use rmpi_types::spec::{OutputDir, Stdin, Tag};
+use crate::values::{abbreviated, count, limit, ranks, truth};
+use rmpi_types::spec::{FileLayout, Files, OnFailure, Redirects, Shown, Stdin, Tag};
 use rmpi_types::{Rank, RankSet};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-/// `--output LIST`: `tag timestamp merge-stderr-to-stdout json dir=D[:nocopy]`, separated by commas.
+/// `--output LIST`: what is put before lines, `merge-stderr-to-stdout`, `json`, `xml`, `dir=D`, `file=F`, separated
+/// by commas; `:nocopy` after a file.
 pub(crate) fn output(target: &mut Target<'_>, text: &OsStr) -> Set {
     const ITEMS: [&str; 9] = [
         "tag",
@@ -30,16 +31,20 @@ pub(crate) fn output(target: &mut Target<'_>, text: &OsStr) -> Set {
         };
         let lossy = String::from_utf8_lossy(name);
         let (word, qualifier) = lossy.split_once(':').unwrap_or((&lossy, ""));
+        // A qualifier alone belongs to the list as a whole.
+        if word.is_empty() && !qualifier.is_empty() {
+            qualifiers(target, qualifier)?;
+            continue;
+        }
         let item = ITEMS[abbreviated("item", word, &ITEMS)?];
         if value.is_some() && !matches!(item, "dir" | "file") {
             return Err(format!("{item} takes no value"));
         }
-        if !qualifier.is_empty() {
-            return Err(format!("qualifier '{qualifier}' of {item} is not known"));
-        }
         let output = &mut target.job.job.output;
         match item {
             "tag" => output.tag = Tag::OpenMpi5,
+            "tag-detailed" => output.tag = Tag::OpenMpi5Detailed,
+            "tag-fullname" => output.tag = Tag::OpenMpi5Fullname,
             "timestamp" => {
                 output.timestamp = true;
                 if output.tag == Tag::None {
@@ -48,47 +53,95 @@ pub(crate) fn output(target: &mut Target<'_>, text: &OsStr) -> Set {
             }
             "merge-stderr-to-stdout" => output.merge_stderr = true,
             "json" => output.tag = Tag::Json,
-            "dir" => {
-                let value = value.filter(|v| !v.is_empty()).ok_or("dir= needs a directory")?;
-                directory(target, OsStr::from_bytes(value))?;
+            "xml" => output.tag = Tag::Xml,
+            _ => {
+                let value = value.filter(|v| !v.is_empty()).ok_or_else(|| format!("{item}= needs a path"))?;
+                let (path, nocopy) = copied(value);
+                let path = target.sources.cwd.join(OsStr::from_bytes(path));
+                let layout =
+                    if item == "dir" { FileLayout::OpenMpi5(path) } else { FileLayout::Prefix(path) };
+                target.job.job.output.files = Some(Files { layout, nocopy });
             }
-            "file" => return Err("file= is not supported; use dir=DIR".into()),
-            "xml" => return Err("xml is not supported; use --output json".into()),
-            _ => return Err(format!("{item} is not supported; use tag or json")),
+        }
+        if !qualifier.is_empty() {
+            qualifiers(target, qualifier)?;
         }
     }
     Ok(())
 }
 
-/// `--output-filename D[:nocopy|:nojobid,…]`; relative directories are meant on the launcher.
+/// Qualifiers of `--output` that are not part of a path.
+fn qualifiers(target: &mut Target<'_>, text: &str) -> Set {
+    const QUALIFIERS: [&str; 3] = ["nocopy", "copy", "raw"];
+    for word in text.split(':') {
+        let word = QUALIFIERS[abbreviated("qualifier", word, &QUALIFIERS)?];
+        if let Some(files) = &mut target.job.job.output.files {
+            files.nocopy = word == "nocopy";
+        } else if word != "raw" {
+            return Err(format!("{word} goes with dir= or file="));
+        }
+    }
+    Ok(())
+}
+
+/// A path without its `:nocopy`, and whether it had that.
+fn copied(path: &[u8]) -> (&[u8], bool) {
+    let at = path.len().saturating_sub(b":nocopy".len());
+    if path[at..].eq_ignore_ascii_case(b":nocopy") { (&path[..at], true) } else { (path, false) }
+}
+
+/// `--output-filename D[:nocopy|:nojobid,…]`; relative directories are meant on the launcher. With
+/// `RMPIRUN_COMPAT=openmpi5` it is a prefix, as in Open MPI 5.
 pub(crate) fn directory(target: &mut Target<'_>, text: &OsStr) -> Set {
     const QUALIFIERS: [&str; 2] = ["nocopy", "nojobid"];
     let mut path = text.as_bytes();
-    let mut dir = OutputDir::default();
+    let (mut nocopy, mut nojobid) = (false, false);
     // A colon that is followed by something else is part of the path.
     if let Some(at) = path.iter().rposition(|&b| b == b':') {
         let words: Vec<_> = path[at + 1..].split(|&b| b == b',').map(String::from_utf8_lossy).collect();
         if words.iter().all(|w| QUALIFIERS.contains(&w.to_ascii_lowercase().as_str())) {
-            dir.nocopy = words.iter().any(|w| w.eq_ignore_ascii_case("nocopy"));
-            dir.nojobid = words.iter().any(|w| w.eq_ignore_ascii_case("nojobid"));
+            nocopy = words.iter().any(|w| w.eq_ignore_ascii_case("nocopy"));
+            nojobid = words.iter().any(|w| w.eq_ignore_ascii_case("nojobid"));
             path = &path[..at];
         }
     }
     if path.is_empty() {
         return Err("the directory is empty (nearly always an empty shell variable)".into());
     }
-    dir.path = target.sources.cwd.join(OsStr::from_bytes(path));
-    target.job.job.output.directory = Some(dir);
+    let dir = target.sources.cwd.join(OsStr::from_bytes(path));
+    let five = target.sources.env.get(OsStr::new("RMPIRUN_COMPAT")).is_some_and(|v| v == "openmpi5");
+    let layout = if five { FileLayout::Prefix(dir) } else { FileLayout::OpenMpi4 { dir, nojobid } };
+    target.job.job.output.files = Some(Files { layout, nocopy });
     Ok(())
 }
 
-/// `--ranks-shown LIST|first|all`.
+/// `-outfile-pattern` (stream 0), `-errfile-pattern` (stream 1).
+pub(crate) fn pattern(target: &mut Target<'_>, stream: usize, text: &str) -> Set {
+    target.job.patterns[stream] = Some(crate::pattern::read(text)?);
+    Ok(())
+}
+
+/// torchrun's `3` or `0:1,1:3`.
+pub(crate) fn redirects(text: &str) -> Result<Redirects, String> {
+    let bad = || format!("'{text}' is not 0 to 3, or LOCAL_RANK:0..3 separated by commas");
+    let streams = |word: &str| word.trim().parse::<u8>().ok().filter(|&n| n <= 3).ok_or_else(bad);
+    if !text.contains(':') {
+        return Ok(Redirects { all: streams(text)?, of: Vec::new() });
+    }
+    let one = |part: &str| {
+        let (rank, what) = part.split_once(':').ok_or_else(bad)?;
+        Ok::<_, String>((rank.trim().parse().map_err(|_| bad())?, streams(what)?))
+    };
+    Ok(Redirects { all: 0, of: text.split(',').map(one).collect::<Result<_, _>>()? })
+}
+
+/// `--ranks-shown LIST|first|failed|all`.
 pub(crate) fn shown(target: &mut Target<'_>, text: &str) -> Set {
     target.job.job.output.shown = match text {
-        "all" => None,
-        "first" => Some(RankSet::range(0, 0)),
-        "failed" => return Err("failed is not supported; name the ranks".into()),
-        list => Some(ranks(list)?),
+        "all" => Shown::All,
+        "first" => Shown::Ranks(RankSet::range(0, 0)),
+        "failed" => Shown::Failed,
+        list => Shown::Ranks(ranks(list)?),
     };
     Ok(())
 }
@@ -107,23 +160,88 @@ pub(crate) fn stdin(target: &mut Target<'_>, text: &str) -> Set {
     Ok(())
 }
 
-/// `--display LIST`.
+/// `--display LIST[:parseable|:stdout]`.
 pub(crate) fn display(display: &mut Display, text: &str) -> Set {
     const ITEMS: [&str; 6] = ["allocation", "bindings", "map", "map-devel", "topo", "cpus"];
+    const QUALIFIERS: [&str; 3] = ["parseable", "parsable", "stdout"];
     for item in text.split(',') {
-        let (word, qualifier) = item.split_once(':').unwrap_or((item, ""));
-        let item = ITEMS[abbreviated("item", word.split('=').next().unwrap_or_default(), &ITEMS)?];
-        if !qualifier.is_empty() {
-            return Err(format!(
-                "qualifier '{qualifier}' is not supported; everything goes to stderr as text"
-            ));
+        let mut parts = item.split(':');
+        let word = parts.next().unwrap_or_default();
+        if !word.is_empty() {
+            match ITEMS[abbreviated("item", word.split('=').next().unwrap_or_default(), &ITEMS)?] {
+                "allocation" => display.allocation = true,
+                "bindings" => display.bindings = true,
+                "map" | "map-devel" => display.map = true,
+                _ => display.topology = true,
+            }
         }
-        match item {
-            "allocation" => display.allocation = true,
-            "bindings" => display.bindings = true,
-            "map" | "map-devel" => display.map = true,
-            _ => return Err(format!("{item} is not supported (there are: allocation bindings map)")),
+        for qualifier in parts {
+            match QUALIFIERS[abbreviated("qualifier", qualifier, &QUALIFIERS)?] {
+                "stdout" => display.stdout = true,
+                _ => display.parseable = true,
+            }
         }
+    }
+    Ok(())
+}
+
+/// `--runtime-options LIST`: Open MPI 5's list of keys, some with a value.
+pub(crate) fn runtime(target: &mut Target<'_>, text: &str) -> Set {
+    for item in text.split(',') {
+        let (key, value) = item.split_once('=').map_or((item, None), |(k, v)| (k, Some(v)));
+        runtime_one(target, key, value)?;
+    }
+    Ok(())
+}
+
+fn runtime_one(target: &mut Target<'_>, key: &str, value: Option<&str>) -> Set {
+    const KEYS: [&str; 19] = [
+        "abort-on-nonzero-status",
+        "error-nonzero-status",
+        "donotlaunch",
+        "show-progress",
+        "notifyerrors",
+        "recoverable",
+        "autorestart",
+        "continuous",
+        "max-restarts",
+        "exec-agent",
+        "default-exec-agent",
+        "output-proctable",
+        "stop-on-exec",
+        "timeout",
+        "spawn-timeout",
+        "report-state-on-timeout",
+        "get-stack-traces",
+        "aggregate-help-messages",
+        "fwd-environment",
+    ];
+    let key = KEYS[abbreviated("option", key, &KEYS)?];
+    let valued =
+        ["max-restarts", "exec-agent", "default-exec-agent", "timeout", "spawn-timeout"].contains(&key);
+    let on = value.filter(|_| !valued).map_or(Ok(true), truth)?;
+    let needed = || value.ok_or_else(|| format!("{key} needs a value"));
+    let job = &mut target.job.job;
+    match key {
+        "abort-on-nonzero-status" | "error-nonzero-status" => {
+            job.on_failure = if on { OnFailure::Stop } else { OnFailure::Continue };
+        }
+        "donotlaunch" => (target.job.display.dry_run, target.job.display.map) = (on, on),
+        "show-progress" if on => target.job.show.progress = Progress::Plain,
+        "recoverable" | "continuous" if on => job.on_failure = OnFailure::Continue,
+        "max-restarts" => job.restarts = count(needed()?)?,
+        "exec-agent" => target.job.wrap = crate::ssh_args::split(OsStr::new(needed()?))?,
+        "output-proctable" => target.job.display.proctable = on,
+        "stop-on-exec" if on => {
+            return Err(format!("{key} is not supported; attach a debugger to a running rank"));
+        }
+        "timeout" => job.limits.job = Some(limit(needed()?)?),
+        "spawn-timeout" => job.limits.launch = Some(limit(needed()?)?),
+        "report-state-on-timeout" => job.on_timeout.state = on,
+        "get-stack-traces" => job.on_timeout.stacks = on,
+        "fwd-environment" if !on => crate::draft::env_mode(&mut target.job.env, "openmpi"),
+        // Errors go to whoever asks, messages are always folded, and what is on already needs nothing.
+        _ => {}
     }
     Ok(())
 }

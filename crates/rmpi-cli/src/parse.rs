@@ -8,7 +8,7 @@ use crate::personality::Personality;
 use crate::prepass::{self, Occurrence, Segment};
 use crate::row::{Behaviour, Scope};
 use crate::typed::{self, Typed};
-use crate::{appfile, help, resolve, vars};
+use crate::{appfile, help, resolve, tune, vars};
 use rmpi_types::spec::BindTo;
 use std::ffi::{OsStr, OsString};
 
@@ -27,7 +27,8 @@ pub fn parse(args: Vec<OsString>, sources: &Sources<'_>) -> Result<Parsed, CliEr
         base.place.spec.bind_to = BindTo::None;
         base.place.spec.listed_order = true;
     }
-    vars::apply(&mut job, &mut base, sources)?;
+    tune::config_files(&mut job, &mut base, sources)?;
+    tune::files(&segments, &mut job, &mut base, sources)?;
     let from_file = app_file(&segments, personality, sources)?;
     let mut apps: Vec<AppDraft>;
     let mut commands: Vec<Vec<OsString>>;
@@ -36,6 +37,7 @@ pub fn parse(args: Vec<OsString>, sources: &Sources<'_>) -> Result<Parsed, CliEr
         commands = lines.iter_mut().map(|l| std::mem::take(&mut l.command)).collect();
         job.layer = Layer::File;
         each_program(&lines, &mut job, &mut apps, sources)?;
+        environment(&mut job, &mut apps, personality, sources)?;
         job.layer = Layer::Line;
         let options = &segments[0].options;
         let kept: Vec<Occurrence> = options.iter().filter(|o| o.row.name != "np").cloned().collect();
@@ -47,6 +49,7 @@ pub fn parse(args: Vec<OsString>, sources: &Sources<'_>) -> Result<Parsed, CliEr
         check_programs(&segments)?;
         apps = numbered(&base, segments.len());
         commands = segments.iter_mut().map(|s| std::mem::take(&mut s.command)).collect();
+        environment(&mut job, &mut apps, personality, sources)?;
         job.layer = Layer::Line;
         each_program(&segments, &mut job, &mut apps, sources)?;
     }
@@ -58,7 +61,7 @@ pub fn parse(args: Vec<OsString>, sources: &Sources<'_>) -> Result<Parsed, CliEr
 
 /// Which personality holds (our name, then `RMPIRUN_PERSONALITY`, then `--personality`), and the split by its rows.
 fn understand(args: &[OsString], sources: &Sources<'_>) -> Result<(Personality, Vec<Segment>), CliError> {
-    let mut personality = Personality::of_program(&sources.argv0)?;
+    let mut personality = Personality::of_program(&sources.argv0);
     if let Some(name) = sources.env.get(OsStr::new("RMPIRUN_PERSONALITY")) {
         let chosen = Personality::of_name(&name.to_string_lossy())?;
         personality = chosen.unwrap_or(personality);
@@ -111,6 +114,19 @@ fn numbered(base: &AppDraft, n: usize) -> Vec<AppDraft> {
     (0..n).map(|index| AppDraft { index, ..base.clone() }).collect()
 }
 
+/// Applies the variables: what concerns the job once, what concerns programs to each of them.
+fn environment(
+    job: &mut JobDraft,
+    apps: &mut [AppDraft],
+    personality: Personality,
+    sources: &Sources<'_>,
+) -> Result<(), CliError> {
+    let Some((first, rest)) = apps.split_first_mut() else { return Ok(()) };
+    let before = if rest.is_empty() { JobDraft::default() } else { job.clone() };
+    vars::apply(job, first, personality, sources)?;
+    rest.iter_mut().try_for_each(|app| vars::apply(&mut before.clone(), app, personality, sources))
+}
+
 /// Applies each program's options. Placement begins with the first program's, so that repeating parts of it
 /// changes nothing.
 fn each_program(
@@ -145,7 +161,12 @@ fn apply_all(
     Ok(())
 }
 
-fn apply(option: &Occurrence, values: Vec<Typed>, target: &mut Target<'_>) -> Result<(), CliError> {
+/// Does what one option of the table does.
+pub(crate) fn apply(
+    option: &Occurrence,
+    values: Vec<Typed>,
+    target: &mut Target<'_>,
+) -> Result<(), CliError> {
     let spelled = &option.spelled;
     match option.row.behaviour {
         Behaviour::Active => {

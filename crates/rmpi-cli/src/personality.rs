@@ -13,21 +13,21 @@ pub enum Personality {
     Default,
     /// MPICH's Hydra: one slot a host, wrapping round, not bound.
     Hydra,
+    /// Horovod's launcher.
+    Horovodrun,
+    /// PyTorch's launcher: programs are Python scripts.
+    Torchrun,
 }
-
-/// Names that are known but belong to dialects with a grammar of their own.
-const OTHERS: &[&str] = &["horovodrun", "torchrun"];
 
 impl Personality {
     /// By the name the program was called with (`mpiexec.hydra`), any directory before it.
-    ///
-    /// # Errors
-    /// `horovodrun` and `torchrun`: their options are not understood by this version.
-    pub fn of_program(argv0: &OsStr) -> Result<Self, CliError> {
+    #[must_use]
+    pub fn of_program(argv0: &OsStr) -> Self {
         match Path::new(argv0).file_name().and_then(OsStr::to_str) {
-            Some("mpiexec.hydra" | "hydra") => Ok(Self::Hydra),
-            Some(name) if OTHERS.contains(&name) => Err(Self::refusal(name)),
-            _ => Ok(Self::Default),
+            Some("mpiexec.hydra" | "hydra") => Self::Hydra,
+            Some("horovodrun") => Self::Horovodrun,
+            Some("torchrun") => Self::Torchrun,
+            _ => Self::Default,
         }
     }
 
@@ -40,17 +40,17 @@ impl Personality {
         match name {
             "default" | "mpirun" | "mpiexec" | "orterun" | "prterun" => Ok(Some(Self::Default)),
             "hydra" | "mpiexec.hydra" => Ok(Some(Self::Hydra)),
-            _ if OTHERS.contains(&name) => Err(Self::refusal(name)),
+            "horovodrun" | "horovod" => Ok(Some(Self::Horovodrun)),
+            "torchrun" | "torch" => Ok(Some(Self::Torchrun)),
             _ if name.split(',').all(|n| ["ompi", "ompi5", "prte", "pmix"].contains(&n)) => Ok(None),
             _ => Err(CliError::new(format!(
-                "personality '{name}' is not known (there are 'default' and 'hydra')"
+                "personality '{name}' is not known (there are default, hydra, horovodrun and torchrun)"
             ))),
         }
     }
 
-    fn refusal(name: &str) -> CliError {
-        CliError::new(format!(
-            "options of {name} are not understood by this version; call rmpirun with options of mpirun or mpiexec"
-        ))
+    /// Whether a unique beginning of an option's name stands for it, as argparse has it.
+    pub(crate) fn abbreviates(self) -> bool {
+        matches!(self, Self::Horovodrun | Self::Torchrun)
     }
 }

@@ -4,7 +4,8 @@
 use crate::draft::{PlaceDraft, PlaceFile};
 use crate::row::Set;
 use crate::values::{abbreviated, count};
-use rmpi_types::spec::{BindTo, MapBy, Object, RankBy};
+use rmpi_types::CpuSet;
+use rmpi_types::spec::{BindTo, CpuList, MapBy, Object, RankBy};
 use std::ffi::OsString;
 
 const OBJECTS: [&str; 9] =
@@ -58,12 +59,49 @@ pub(crate) fn map_by(place: &mut PlaceDraft, text: &str) -> Set {
                 return Err("dist needs a device distance matrix; use --map-by numa or a rankfile".into());
             }
             "pe-list" => {
-                return Err("pe-list is not supported; use --cpu-set LIST with --bind-to core".into());
+                place.spec.map_by = MapBy::Slot;
+                place.spec.bind_to = BindTo::List(cpu_list(list)?);
             }
             name => place.spec.map_by = MapBy::Object(known_object(name)),
         }
     }
     parts.try_for_each(|part| part.split(',').try_for_each(|m| map_modifier(place, m)))
+}
+
+/// `0,2-3`: one entry a CPU, in the order given. All ranks get all of them unless `ordered` follows.
+fn cpu_list(text: &str) -> Result<CpuList, String> {
+    let bad = || format!("'{text}' is not a list of CPUs (0,2,4-7)");
+    let mut entries = Vec::new();
+    for part in text.split(',') {
+        let set = CpuSet::parse_list(part).filter(|s| !s.is_empty()).ok_or_else(bad)?;
+        entries.extend(set.iter().map(|cpu| std::iter::once(cpu).collect::<CpuSet>()));
+    }
+    Ok(CpuList { entries, ..CpuList::default() })
+}
+
+/// `ordered` after a list of CPUs.
+fn ordered(place: &mut PlaceDraft) -> Set {
+    match &mut place.spec.bind_to {
+        BindTo::List(list) => {
+            list.ordered = true;
+            Ok(())
+        }
+        _ => Err("ordered goes with pe-list or cpu-list".into()),
+    }
+}
+
+/// Hydra's `-map-by`: the order in which the ranks of a node take the objects they are bound to.
+pub(crate) fn hydra_map_by(place: &mut PlaceDraft, text: &str) -> Set {
+    let (word, n) = text.split_once(':').unwrap_or((text, ""));
+    if !n.is_empty() {
+        count(n)?;
+    }
+    place.spec.bind_order = match word.to_ascii_lowercase().as_str() {
+        "" | "none" => None,
+        "board" => Some(Object::Node),
+        word => Some(object("object", word)?),
+    };
+    Ok(())
 }
 
 fn map_modifier(place: &mut PlaceDraft, text: &str) -> Set {
@@ -94,19 +132,25 @@ fn map_modifier(place: &mut PlaceDraft, text: &str) -> Set {
         "nolocal" => spec.nolocal = true,
         "hwtcpus" => spec.use_hwthreads = true,
         "corecpus" => spec.use_hwthreads = false,
-        "ordered" => return Err("ORDERED goes with pe-list, which is not supported".into()),
+        "ordered" => ordered(place)?,
         // Inheritance is about spawned jobs, which there are none of.
         _ => {}
     }
     Ok(())
 }
 
-/// `--ppr N:object[,…]`: the first entry with what follows it.
+/// `--ppr N:object[,M:object]`: the patterns must come to the same, as ranks have one place.
 pub(crate) fn ppr(place: &mut PlaceDraft, text: &str) -> Set {
-    if text.contains(',') {
-        return Err("a list of patterns is not supported; give one N:object".into());
+    let mut patterns = text.split(',');
+    map_by(place, &format!("ppr:{}", patterns.next().unwrap_or_default()))?;
+    match patterns.next() {
+        // Modifiers may hold commas.
+        Some(more) if more.starts_with(|c: char| c.is_ascii_digit()) => {
+            Err(format!("'{text}': ranks are placed by one pattern; give one N:object"))
+        }
+        Some(more) => more.split(',').chain(patterns).try_for_each(|m| map_modifier(place, m)),
+        None => Ok(()),
     }
-    map_by(place, &format!("ppr:{text}"))
 }
 
 /// `--rank-by`.
@@ -139,7 +183,7 @@ pub(crate) fn rank_by(place: &mut PlaceDraft, text: &str) -> Set {
 
 /// `--bind-to` in the default personality.
 pub(crate) fn bind_to(place: &mut PlaceDraft, text: &str) -> Set {
-    const POLICIES: [&str; 14] = [
+    const POLICIES: [&str; 15] = [
         "none",
         "hwthread",
         "core",
@@ -154,6 +198,7 @@ pub(crate) fn bind_to(place: &mut PlaceDraft, text: &str) -> Set {
         "cpulist",
         "share",
         "default-openmpi",
+        "gpu",
     ];
     const QUALIFIERS: [&str; 4] = ["overload-allowed", "if-supported", "ordered", "report"];
     let mut parts = text.split(':');
@@ -164,9 +209,9 @@ pub(crate) fn bind_to(place: &mut PlaceDraft, text: &str) -> Set {
             "share" => BindTo::Share,
             "default-openmpi" => BindTo::OpenMpi,
             "board" => BindTo::Object(Object::Node),
-            "cpu-list" | "cpulist" => {
-                return Err("cpu-list is not supported; use --cpu-set LIST with --bind-to core".into());
-            }
+            // The list is that of `--cpu-list`, which may come later.
+            "cpu-list" | "cpulist" => BindTo::List(CpuList::default()),
+            "gpu" => BindTo::Gpu,
             name => BindTo::Object(known_object(name)),
         };
     }
@@ -178,7 +223,7 @@ pub(crate) fn bind_to(place: &mut PlaceDraft, text: &str) -> Set {
         }
         match QUALIFIERS[abbreviated("qualifier", part, &QUALIFIERS)?] {
             "overload-allowed" => place.spec.overload = true,
-            "ordered" => return Err("ordered goes with cpu-list, which is not supported".into()),
+            "ordered" => ordered(place)?,
             "report" => return Err("use --report-bindings".into()),
             // A binding that the node does not allow is only an error when it would be wrong to run without.
             _ => {}
@@ -187,22 +232,25 @@ pub(crate) fn bind_to(place: &mut PlaceDraft, text: &str) -> Set {
     Ok(())
 }
 
-/// `-bind-to` in the hydra personality: `none`, `rr`, `object[:n]`.
+/// `-bind-to` in the hydra personality: `none`, `rr`, `user:LIST`, `object[:n]`, `gpu`.
 pub(crate) fn hydra_bind_to(place: &mut PlaceDraft, text: &str) -> Set {
-    const POLICIES: [&str; 12] = [
+    const POLICIES: [&str; 17] = [
         "none", "rr", "hwthread", "core", "l1cache", "l2cache", "l3cache", "numa", "socket", "package",
-        "board", "user",
+        "board", "user", "gpu", "pci", "ib", "en", "hfi",
     ];
     let (policy, n) = text.split_once(':').unwrap_or((text, ""));
     let at = abbreviated("policy", policy, &POLICIES)?;
-    place.spec.pe = None;
     // Hydra wraps round when there are more ranks than objects.
-    place.spec.overload = true;
+    (place.spec.pe, place.spec.bind_count, place.spec.overload) = (None, None, true);
     place.spec.bind_to = match POLICIES[at] {
         "none" => BindTo::None,
         "rr" => BindTo::Object(Object::Core),
         "board" => BindTo::Object(Object::Node),
-        "user" => return Err("user lists are not supported; use a rankfile".into()),
+        "user" => return user_list(place, n),
+        "gpu" => BindTo::Gpu,
+        name @ ("pci" | "ib" | "en" | "hfi") => {
+            return Err(format!("{name}: binding near a device other than a GPU is not supported; use numa"));
+        }
         name => BindTo::Object(known_object(name)),
     };
     if n.is_empty() {
@@ -210,9 +258,21 @@ pub(crate) fn hydra_bind_to(place: &mut PlaceDraft, text: &str) -> Set {
     }
     match place.spec.bind_to {
         BindTo::Object(Object::Core | Object::Hwthread) => place.spec.pe = Some(count(n)?),
-        _ if n == "1" => {}
-        _ => return Err(format!("'{text}': a count is only supported for core and hwthread")),
+        BindTo::Object(_) => place.spec.bind_count = Some(count(n)?),
+        BindTo::Gpu => drop(count(n)?),
+        _ => return Err(format!("'{text}': {policy} takes no count")),
     }
+    Ok(())
+}
+
+/// `user:0,1+2,3`: the CPUs of each local rank, round again from the start.
+fn user_list(place: &mut PlaceDraft, text: &str) -> Set {
+    let entry = |part: &str| {
+        let set = CpuSet::parse_list(&part.replace('+', ",")).filter(|s| !s.is_empty());
+        set.ok_or_else(|| format!("'{part}' is not a CPU or several joined by + (user:0,1+2,3)"))
+    };
+    let entries = text.split(',').map(entry).collect::<Result<_, String>>()?;
+    place.spec.bind_to = BindTo::List(CpuList { entries, os: true, ordered: true });
     Ok(())
 }
 
@@ -264,6 +324,15 @@ mod tests {
         assert!(place.spec.overload);
         hydra_bind_to(&mut place, "core:2").unwrap();
         assert_eq!(place.spec.pe, Some(2));
+        hydra_bind_to(&mut place, "socket:2").unwrap();
+        assert_eq!((place.spec.pe, place.spec.bind_count), (None, Some(2)));
+        hydra_bind_to(&mut place, "user:0,1+2").unwrap();
+        let BindTo::List(list) = &place.spec.bind_to else { panic!() };
+        assert!(list.os && list.entries[1].to_string() == "1-2", "{list:?}");
+        map_by(&mut place, "pe-list=0,4-5:ordered").unwrap();
+        let BindTo::List(list) = &place.spec.bind_to else { panic!() };
+        assert!(!list.os && list.ordered && list.entries.len() == 3, "{list:?}");
+        assert!(hydra_bind_to(&mut place, "pci:1").is_err());
         rank_by(&mut place, "node:fill").unwrap();
         assert_eq!(place.spec.rank_by, Some(RankBy::Fill));
     }

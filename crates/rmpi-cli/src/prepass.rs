@@ -56,7 +56,7 @@ pub(crate) fn segment(args: &[OsString], personality: Personality) -> Result<Seg
             Some(at) => (&bytes[..at], Some(OsString::from_vec(bytes[at + 1..].to_vec()))),
             None => (bytes, None),
         };
-        let Some(row) = find(dashed_name, personality) else {
+        let Some(row) = find(dashed_name, personality)? else {
             return Err(unknown(dashed_name, personality));
         };
         let spelled = String::from_utf8_lossy(dashed_name).into_owned();
@@ -108,10 +108,20 @@ fn arguments(
 }
 
 /// The row of a token such as `--map_by`; `None` for unknown ones.
-fn find(token: &[u8], personality: Personality) -> Option<&'static Row> {
-    let bare = token.strip_prefix(b"--").or_else(|| token.strip_prefix(b"-"))?;
-    let name = std::str::from_utf8(bare).ok()?.replace('_', "-");
-    table::find(&name, personality)
+fn find(token: &[u8], personality: Personality) -> Result<Option<&'static Row>, CliError> {
+    let Some(bare) = token.strip_prefix(b"--").or_else(|| token.strip_prefix(b"-")) else { return Ok(None) };
+    let Ok(name) = std::str::from_utf8(bare) else { return Ok(None) };
+    let name = name.replace('_', "-");
+    if let Some(row) = table::find(&name, personality) {
+        return Ok(Some(row));
+    }
+    if name.len() < 2 {
+        return Ok(None);
+    }
+    table::abbreviated(&name, personality).map_err(|several| {
+        let all: Vec<String> = several.into_iter().map(dashed).collect();
+        CliError::new(format!("option '--{name}' may mean {}", all.join(" or ")))
+    })
 }
 
 /// The error for an unknown option, with the nearest known one.

@@ -5,11 +5,12 @@ use crate::command::{Command, Sources};
 use crate::draft::{AppDraft, JobDraft, PlaceFile};
 use crate::error::CliError;
 use crate::personality::Personality;
-use crate::ssh_args;
 use crate::values::truth;
+use crate::{allocation, finish, ssh_args};
 use rmpi_plan::hosts::{
     HostDialect, HostList, ParsedHosts, combine, parse_host_list, parse_hostfile, per_context, read_hostfile,
 };
+use rmpi_types::launch::EnvEdit;
 use rmpi_types::spec::{App, Env, EnvMap, Host, JobSpec, MapBy, Placement, Reach, Slots, Stdin};
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
@@ -22,20 +23,27 @@ type Program = (Vec<OsString>, AppDraft);
 /// Makes the job.
 pub(crate) fn resolve(
     mut draft: JobDraft,
-    programs: Vec<Program>,
+    mut programs: Vec<Program>,
     personality: Personality,
     sources: &Sources<'_>,
 ) -> Result<Command, CliError> {
+    finish::programs(&mut draft, &mut programs, personality, sources)?;
+    finish::output(&mut draft, personality, sources)?;
+    let allocation = allocated(&mut draft, &mut programs, sources)?;
     let mut job: JobSpec = std::mem::take(&mut draft.job);
     job.reach = reach(&mut draft, std::mem::take(&mut job.reach), sources)?;
     network(&draft, &mut job);
     job.data.check(1).map_err(CliError::new)?;
-    let (hosts, contexts) = hosts(&mut draft, &mut job, &programs, personality, sources)?;
+    let (mut hosts, contexts) = hosts(&mut draft, &mut job, &programs, allocation, personality, sources)?;
+    if hosts.hosts.is_empty() && personality == Personality::Horovodrun {
+        hosts.hosts.push(finish::own_host(&programs));
+    }
     job.placement = placement(&programs, &hosts, personality, sources)?;
+    finish::placement(&draft, &mut job.placement, &mut hosts.hosts, &programs)?;
     job.hosts = hosts.hosts;
     let one = personality == Personality::Hydra && job.hosts.is_empty();
     for ((command, app), own) in programs.into_iter().zip(contexts) {
-        job.apps.push(program(command, app, &draft.env, own, sources));
+        job.apps.push(program(command, app, &draft.env, own));
     }
     if draft.fork {
         all_here(&mut job);
@@ -52,7 +60,39 @@ pub(crate) fn resolve(
     if job.output.quiet || notes_off.is_some_and(|v| truth(v) == Ok(false)) {
         draft.notes.clear();
     }
-    Ok(Command { job, log: draft.log, display: draft.display, notes: draft.notes, personality })
+    Ok(Command {
+        job,
+        log: draft.log,
+        display: draft.display,
+        show: draft.show,
+        signals: draft.signals,
+        notes: draft.notes,
+        personality,
+    })
+}
+
+/// The hosts a resource manager gave this job, and its tool as the way onto them.
+fn allocated(
+    draft: &mut JobDraft,
+    programs: &mut [Program],
+    sources: &Sources<'_>,
+) -> Result<Option<ParsedHosts>, CliError> {
+    if draft.rmk.is_none() && allocation::is_task(sources) && programs.iter().all(|(_, app)| app.np.is_none())
+    {
+        // One of many tasks that srun started: each is a job of one rank.
+        programs.iter_mut().for_each(|(_, app)| app.np = Some(1));
+        return Ok(None);
+    }
+    let Some(found) = allocation::find(draft.rmk.as_deref(), sources)? else { return Ok(None) };
+    let chosen = draft.agent.is_some() || draft.ssh_asked || draft.fork || draft.rsh || draft.tool.is_some();
+    if let (Some(tool), false) = (found.tool, chosen) {
+        if (sources.have)(tool) {
+            draft.tool = Some(tool);
+        } else if found.hosts.hosts.len() > 1 {
+            draft.notes.push(format!("{tool} is not in PATH here; ssh is used"));
+        }
+    }
+    Ok(Some(found.hosts))
 }
 
 /// Reads a file the user named.
@@ -80,12 +120,22 @@ fn hosts(
     draft: &mut JobDraft,
     job: &mut JobSpec,
     programs: &[Program],
+    allocation: Option<ParsedHosts>,
     personality: Personality,
     sources: &Sources<'_>,
 ) -> Result<(ParsedHosts, Vec<Option<Vec<usize>>>), CliError> {
     let dialect = dialect(personality);
     let file = draft.hostfile.take().or_else(|| draft.default_hostfile.take());
-    let mut pool = None;
+    let mut pool = allocation;
+    if let Some(program) = draft.discovery.take() {
+        let shown = program.to_string_lossy().into_owned();
+        let output = (sources.run)(&[program.as_os_str()])
+            .map_err(|e| CliError::new(format!("host discovery script {shown}: {e}")))?;
+        let mut found = parse_hostfile(&output, &shown, dialect)?;
+        let each = draft.default_slots.unwrap_or(1);
+        found.hosts.iter_mut().filter(|h| h.slots == Slots::Auto).for_each(|h| h.slots = Slots::Count(each));
+        pool = Some(found);
+    }
     if let Some(file) = &file {
         if file == "-" {
             if draft.stdin_given && job.stdin != Stdin::None {
@@ -96,7 +146,11 @@ fn hosts(
             job.stdin = Stdin::None;
         }
         let bytes = read(file, "host file", sources)?;
-        let mut parsed = parse_hostfile(&bytes, &file.to_string_lossy(), dialect)?;
+        let name = file.to_string_lossy();
+        let mut parsed = match &pool {
+            Some(pool) => combine(pool, &read_hostfile(&bytes, &name, dialect)?)?,
+            None => parse_hostfile(&bytes, &name, dialect)?,
+        };
         if let Some(n) = draft.default_slots {
             let bare = parsed.hosts.iter_mut().filter(|h| h.slots == Slots::Auto);
             bare.for_each(|h| h.slots = Slots::Count(n));
@@ -120,8 +174,8 @@ fn hosts(
 
 fn dialect(personality: Personality) -> HostDialect {
     match personality {
-        Personality::Default => HostDialect::Default,
         Personality::Hydra => HostDialect::Hydra,
+        Personality::Default | Personality::Horovodrun | Personality::Torchrun => HostDialect::Default,
     }
 }
 
@@ -194,6 +248,11 @@ fn reach(draft: &mut JobDraft, mut reach: Reach, sources: &Sources<'_>) -> Resul
             "rsh is not supported: it is neither authenticated nor encrypted; use ssh or --launch-exec CMD",
         ));
     }
+    if let Some(tool) = draft.tool.filter(|_| agent.is_empty()) {
+        reach.agent = Some(allocation::agent(tool, sources));
+        reach.local_beside_agent = true;
+        return Ok(reach);
+    }
     if agent.first().is_some_and(|a| !ssh_args::is_ssh(a)) {
         agent.append(&mut args);
         reach.agent = Some(agent);
@@ -236,8 +295,8 @@ fn home(path: PathBuf, env: &EnvMap) -> PathBuf {
 
 /// Interfaces and ports that were only given in Open MPI's words.
 fn network(draft: &JobDraft, job: &mut JobSpec) {
-    if job.ifaces.is_empty() {
-        job.ifaces.clone_from(&draft.control_ifaces);
+    if job.ifaces.iter().all(|w| w.starts_with('^')) && !draft.control_ifaces.is_empty() {
+        job.ifaces.extend(draft.control_ifaces.iter().cloned());
     }
     let count = draft.port_count.unwrap_or(u16::MAX);
     let from_min = draft.port_min.map(|lo| (lo, lo.saturating_add(count - 1)));
@@ -245,21 +304,20 @@ fn network(draft: &JobDraft, job: &mut JobSpec) {
 }
 
 /// One program, with the job's environment rules under its own.
-fn program(
-    command: Vec<OsString>,
-    draft: AppDraft,
-    global: &Env,
-    hosts: Option<Vec<usize>>,
-    sources: &Sources<'_>,
-) -> App {
+fn program(command: Vec<OsString>, draft: AppDraft, global: &Env, hosts: Option<Vec<usize>>) -> App {
     let mut env = draft.env;
     if !draft.env_given {
         (env.forward, env.merge) = (global.forward.clone(), global.merge);
     }
     env.export.extend(global.export.iter().cloned());
+    env.edits.splice(0..0, global.edits.iter().cloned());
     let mut set = global.set.clone();
     if let Some(prefix) = draft.prefix {
-        set.extend(["PATH", "LD_LIBRARY_PATH"].map(|name| with_prefix(name, &prefix, sources.env)));
+        env.edits.extend([("PATH", "/bin"), ("LD_LIBRARY_PATH", "/lib")].map(|(name, sub)| {
+            let mut value = prefix.clone();
+            value.push(sub);
+            EnvEdit { name: name.into(), value, separator: b':', front: true }
+        }));
     }
     for (family, key, value) in draft.mca {
         let mut name = OsString::from(family);
@@ -277,18 +335,8 @@ fn program(
         search: draft.search,
         env,
         hosts,
+        pset: draft.pset,
     }
-}
-
-/// A search path with a directory of `--prefix` before our own value.
-fn with_prefix(name: &str, prefix: &OsStr, env: &EnvMap) -> (OsString, Option<OsString>) {
-    let mut value = prefix.to_owned();
-    value.push(if name == "PATH" { "/bin" } else { "/lib" });
-    if let Some(old) = env.get(OsStr::new(name)).filter(|v| !v.is_empty()) {
-        value.push(":");
-        value.push(old);
-    }
-    (name.into(), Some(value))
 }
 
 /// `-launcher fork`: the hosts' slots, but all on this machine.

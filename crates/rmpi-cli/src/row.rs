@@ -84,13 +84,17 @@ pub enum Topic {
     Limits,
     /// Seeing what is done.
     Info,
+    /// horovodrun's own.
+    Horovod,
+    /// torchrun's own.
+    Torch,
     /// Options of other launchers.
     Compat,
 }
 
 impl Topic {
     /// All, in the order of the help.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Hosts,
         Self::Placement,
         Self::Environment,
@@ -99,6 +103,8 @@ impl Topic {
         Self::Network,
         Self::Limits,
         Self::Info,
+        Self::Horovod,
+        Self::Torch,
         Self::Compat,
     ];
 
@@ -114,6 +120,8 @@ impl Topic {
             Self::Network => "network",
             Self::Limits => "limits",
             Self::Info => "info",
+            Self::Horovod => "horovod",
+            Self::Torch => "torch",
             Self::Compat => "compat",
         }
     }
@@ -130,6 +138,8 @@ impl Topic {
             Self::Network => "Interfaces, ports and rails",
             Self::Limits => "Time limits and failures",
             Self::Info => "Information",
+            Self::Horovod => "Options of horovodrun",
+            Self::Torch => "Options of torchrun",
             Self::Compat => "Options of other launchers",
         }
     }

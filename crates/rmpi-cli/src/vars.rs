@@ -5,7 +5,8 @@ use crate::command::Sources;
 use crate::draft::{AppDraft, JobDraft, Layer, Target};
 use crate::error::CliError;
 use crate::mca::{self, Use};
-use crate::row::{Act, Arity, Behaviour, Row, Set};
+use crate::personality::Personality;
+use crate::row::{Act, Arity, Behaviour, Row, Set, Topic};
 use crate::{table, typed, values};
 use std::ffi::{OsStr, OsString};
 use std::ops::Bound;
@@ -31,6 +32,12 @@ const FOREIGN: &[(&str, Use)] = &[
     ("MPIEXEC_PORTRANGE", Use::Option("port-range")),
     ("MPIEXEC_PORT_RANGE", Use::Option("port-range")),
     ("HOROVOD_START_TIMEOUT", Use::Option("launch-timeout")),
+    ("HYDRA_ENV", Use::Call(hydra_env)),
+    ("HYDRA_BINDING", Use::Call(hydra_binding)),
+    ("HYDRA_MAPPING", Use::Call(hydra_mapping)),
+    ("HYDRA_RMK", Use::Option("rmk")),
+    ("HYDRA_TOPO_DEBUG", Use::Flag("report-bindings")),
+    ("MPIEXEC_UNIVERSE_SIZE", Use::Option("usize")),
     ("MPIEXEC_TIMEOUT", Use::Call(mpiexec_timeout)),
 ];
 
@@ -42,14 +49,38 @@ fn mpiexec_timeout(t: &mut Target<'_>, text: &str) -> Set {
     Ok(())
 }
 
+/// `HYDRA_ENV=all`.
+fn hydra_env(t: &mut Target<'_>, text: &str) -> Set {
+    match text {
+        "all" => crate::draft::env_mode(&mut t.job.env, "all"),
+        "none" => crate::draft::env_mode(&mut t.job.env, "none"),
+        _ => return Err(format!("'{text}' is not all or none")),
+    }
+    Ok(())
+}
+
+fn hydra_binding(t: &mut Target<'_>, text: &str) -> Set {
+    crate::placement::hydra_bind_to(&mut t.app.place, text)
+}
+
+fn hydra_mapping(t: &mut Target<'_>, text: &str) -> Set {
+    crate::placement::hydra_map_by(&mut t.app.place, text)
+}
+
 /// Options that have no variable: what they would do is done elsewhere, or the name means something else.
-const NOT_OURS: &[&str] = &["help", "version", "personality", "hosts", "app", "x"];
+const NOT_OURS: &[&str] =
+    &["help", "version", "personality", "hosts", "app", "x", "check-build", "completions", "man", "tune"];
 
 /// Applies all variables, lowest precedence first.
 ///
 /// # Errors
 /// A value that the option it stands for does not take; the message begins with the variable.
-pub(crate) fn apply(job: &mut JobDraft, app: &mut AppDraft, sources: &Sources<'_>) -> Result<(), CliError> {
+pub(crate) fn apply(
+    job: &mut JobDraft,
+    app: &mut AppDraft,
+    personality: Personality,
+    sources: &Sources<'_>,
+) -> Result<(), CliError> {
     job.layer = Layer::Foreign;
     for prefix in ["OMPI_MCA_", "PRTE_MCA_"] {
         for (name, value) in beginning(sources, prefix).filter(|(_, v)| !v.is_empty()) {
@@ -62,6 +93,11 @@ pub(crate) fn apply(job: &mut JobDraft, app: &mut AppDraft, sources: &Sources<'_
     for &(name, what) in FOREIGN {
         if let Some(value) = given(sources, name) {
             foreign(job, app, sources, OsStr::new(name), what, value)?;
+        }
+    }
+    if personality == Personality::Torchrun {
+        for row in table::rows().filter(|r| r.topic == Topic::Torch || r.name == "max-restarts") {
+            torch(row, job, app, sources)?;
         }
     }
     job.layer = Layer::Own;
@@ -78,11 +114,21 @@ pub(crate) fn apply(job: &mut JobDraft, app: &mut AppDraft, sources: &Sources<'_
     Ok(())
 }
 
+/// torchrun's `PET_NNODES` and its like.
+fn torch(row: &Row, job: &mut JobDraft, app: &mut AppDraft, sources: &Sources<'_>) -> Result<(), CliError> {
+    let name = format!("PET_{}", row.name.replace('-', "_").to_ascii_uppercase());
+    if let (Some(value), Some(act)) = (given(sources, &name), row.act) {
+        set(job, app, sources, act, &name, value).map_err(|e| CliError::new(format!("{name}: {e}")))?;
+    }
+    Ok(())
+}
+
 /// Whether an option can be given as a variable.
 pub(crate) fn own(row: &Row) -> bool {
     row.behaviour == Behaviour::Active
         && row.only.is_none()
         && row.name.len() > 1
+        && !matches!(row.topic, Topic::Horovod | Topic::Torch)
         && matches!(row.arity, Arity::Flag | Arity::One)
         && !NOT_OURS.contains(&row.name)
 }
@@ -92,7 +138,8 @@ pub(crate) fn variable_of(row: &Row) -> String {
     format!("RMPIRUN_{}", row.name.replace('-', "_").to_ascii_uppercase())
 }
 
-fn set(
+/// Does what a row does with one value; a flag's value is a truth.
+pub(crate) fn set(
     job: &mut JobDraft,
     app: &mut AppDraft,
     sources: &Sources<'_>,

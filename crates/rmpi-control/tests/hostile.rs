@@ -89,6 +89,7 @@ fn launch(node: u32) -> NodeLaunch {
         merge: EnvMerge::Fill,
         env: Vec::new(),
         set: Vec::new(),
+        edits: Vec::new(),
     };
     let rank = |r| RankLaunch { rank: Rank(r), app: 0, local_rank: r % 2, cpus: None, stdin: true };
     NodeLaunch {
@@ -111,6 +112,7 @@ fn launch(node: u32) -> NodeLaunch {
         stdio: StdioKind::Pipe,
         kill_grace_ms: 500,
         drain_ms: 500,
+        extras: Default::default(),
         output_credit: 0,
     }
 }

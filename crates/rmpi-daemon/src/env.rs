@@ -2,7 +2,7 @@
 //! variables set for each rank. Pure.
 
 use rmpi_types::Rank;
-use rmpi_types::launch::{AppLaunch, EndpointTable, EnvMerge, NodeLaunch, RankLaunch, StdioKind};
+use rmpi_types::launch::{AppLaunch, EndpointTable, EnvEdit, EnvMerge, NodeLaunch, RankLaunch, StdioKind};
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -41,7 +41,22 @@ pub(crate) fn merge(node: &Vars, app: &AppLaunch) -> Vars {
             None => env.remove(name),
         };
     }
+    app.edits.iter().for_each(|edit| edit_list(&mut env, edit));
     env
+}
+
+/// Adds to a list variable, or makes it.
+fn edit_list(env: &mut Vars, edit: &EnvEdit) {
+    let old = env.get(&edit.name).filter(|v| !v.is_empty());
+    let value = match old {
+        None => edit.value.clone(),
+        Some(old) => {
+            let (first, second) = if edit.front { (&edit.value, old) } else { (old, &edit.value) };
+            let parts = [first.as_bytes(), &[edit.separator], second.as_bytes()];
+            OsString::from_vec(parts.concat())
+        }
+    };
+    env.insert(edit.name.clone(), value);
 }
 
 /// Appends the entries of a `:` list that are missing.
@@ -71,7 +86,9 @@ pub(crate) fn add_shared(env: &mut Vars, launch: &NodeLaunch, table: &EndpointTa
     for name in ["OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS", "MV2_COMM_WORLD_LOCAL_SIZE"] {
         set(name, &local);
     }
-    set("OMPI_UNIVERSE_SIZE", &launch.universe.to_string());
+    if launch.universe > 0 {
+        set("OMPI_UNIVERSE_SIZE", &launch.universe.to_string());
+    }
     set("OMPI_NUM_APP_CTX", &launch.apps.len().to_string());
     if launch.apps.len() == 1 {
         set("OMPI_FIRST_RANKS", "0");
@@ -80,7 +97,7 @@ pub(crate) fn add_shared(env: &mut Vars, launch: &NodeLaunch, table: &EndpointTa
     set("RMPIRUN_JOB_ID", &launch.job.to_string());
     set("RMPIRUN_NODE_RANK", &node);
     set("RMPIRUN_NNODES", &nodes);
-    set("RMPIRUN_RESTART", "0");
+    set("RMPIRUN_RESTART", &launch.extras.restart.to_string());
     if table.nodes.len() <= MAX_HOSTS {
         let hosts: Vec<&str> = table.nodes.iter().map(|n| n.host.as_str()).collect();
         set("RMPIRUN_HOSTS", &hosts.join(","));
@@ -102,6 +119,14 @@ pub(crate) fn add_shared(env: &mut Vars, launch: &NodeLaunch, table: &EndpointTa
     let first = table.nodes.iter().find(|n| n.ranks.iter().any(|r| r.rank == Rank(0)));
     let address = first.and_then(|n| n.addresses.first()).map(ToString::to_string);
     let port = first.and_then(|n| n.spare_port).map(|p| p.to_string());
+    if !launch.ifaces.is_empty() {
+        // Interfaces by name serve NCCL and Gloo too; networks they do not understand.
+        let names: Vec<&str> =
+            launch.ifaces.iter().map(String::as_str).filter(|w| !w.contains(['/', '^', ':'])).collect();
+        for name in ["NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME"].into_iter().filter(|_| !names.is_empty()) {
+            env.entry(name.into()).or_insert_with(|| names.join(",").into());
+        }
+    }
     let mut unless_set = |name: &str, value: Option<String>| {
         if let (Some(value), false) = (value, env.contains_key(OsStr::new(name))) {
             env.insert(name.into(), value.into());
@@ -222,6 +247,16 @@ mod tests {
             assert_eq!(merge(&vars(&node), &app(how, &sent, &set)), vars(&expected), "{how:?}");
         }
         assert_eq!(merge(&vars(&node), &app(EnvMerge::Clear, &[], &[])).len(), 2);
+        let edit = |name: &str, value: &str, front| EnvEdit {
+            name: name.into(),
+            value: value.into(),
+            separator: b':',
+            front,
+        };
+        let edits = vec![edit("PATH", "/front", true), edit("PATH", "/back", false), edit("NEW", "x", true)];
+        let edited = merge(&vars(&node), &AppLaunch { edits, ..app(EnvMerge::Fill, &[], &[]) });
+        assert_eq!(edited.get(OsStr::new("PATH")), Some(&"/front:/bin:/usr/bin:/back".into()));
+        assert_eq!(edited.get(OsStr::new("NEW")), Some(&"x".into()));
     }
 
     #[test]

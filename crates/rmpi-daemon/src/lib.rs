@@ -14,6 +14,7 @@ mod net;
 mod node;
 mod passwd;
 mod prepare;
+mod rank_vars;
 mod spawn;
 mod stacks;
 mod stdio;
@@ -27,3 +28,9 @@ mod testing;
 
 use entry::complain;
 pub use entry::{Forked, HIDDEN_WORD, fork, main};
+
+/// The CPUs this process may use, as a daemon here would report them.
+#[must_use]
+pub fn topology() -> rmpi_types::Topology {
+    topo::read(std::path::Path::new("/"), &topo::affinity().unwrap_or_default())
+}

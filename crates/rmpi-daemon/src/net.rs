@@ -5,6 +5,7 @@ use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, SockaddrIn, SockaddrIn6, SockaddrLike, SockaddrStorage, bind,
     getsockname, listen, setsockopt, socket, sockopt,
 };
+use rmpi_types::launch::IpFamily;
 use rmpi_types::node::Address;
 use rmpi_types::{LaunchFault, NodeLaunch, Rank, Stage};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -74,12 +75,23 @@ pub(crate) fn offer(
     if let Some(ip) = launch.reached_at.filter(IpAddr::is_loopback) {
         return Ok(vec![ip]);
     }
-    let all = all();
+    if let Some(ip) = launch.extras.advertise {
+        return Ok(vec![ip]);
+    }
+    let mut all = all();
+    if let Some(family) = launch.extras.ip {
+        all.retain(|a| a.ip.is_ipv4() == (family == IpFamily::V4));
+    }
     let localhost = IpAddr::V4(Ipv4Addr::LOCALHOST);
     if launch.nodes == 1 && launch.ifaces.is_empty() {
         return Ok(vec![all.iter().map(|a| a.ip).find(IpAddr::is_loopback).unwrap_or(localhost)]);
     }
-    let chosen = |a: &&Address| launch.ifaces.is_empty() || launch.ifaces.iter().any(|w| matches(a, w));
+    // `^word` leaves out; with nothing but such words all others are chosen.
+    let (out, only): (Vec<&str>, Vec<&str>) =
+        launch.ifaces.iter().map(String::as_str).partition(|w| w.starts_with('^'));
+    let chosen = |a: &&Address| {
+        (only.is_empty() || only.iter().any(|w| matches(a, w))) && !out.iter().any(|w| matches(a, &w[1..]))
+    };
     let mut found: Vec<&Address> = all.iter().filter(chosen).collect();
     if found.is_empty() && !launch.ifaces.is_empty() {
         let have: Vec<String> = all.iter().map(|a| format!("{} {}/{}", a.iface, a.ip, a.prefix)).collect();

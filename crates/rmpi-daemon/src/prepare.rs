@@ -6,7 +6,7 @@ use crate::keys::RankKeys;
 use crate::net::{self, Ports};
 use crate::node::FileLimit;
 use crate::spawn::{Batch, Child, ExecFault, Program, Step};
-use crate::{lookup, stdio};
+use crate::{lookup, rank_vars, stdio, topo};
 use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl, open};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
@@ -89,7 +89,10 @@ pub(crate) fn prepare(
     let mut notes = Vec::new();
     let apps = find_all(&launch.apps, node_env, home, &mut notes)?;
     let addresses = net::offer(&launch, net::interfaces)?;
-    let mut ports = Ports::new(&addresses, launch.port_range, launch.size);
+    // What others are to call this node need not be an address it has.
+    let any = addresses.repeat(2);
+    let bound = if launch.extras.advertise.is_some() { &any } else { &addresses };
+    let mut ports = Ports::new(bound, launch.port_range, launch.size);
     let mut wires = Vec::with_capacity(launch.ranks.len());
     let mut ranks = Vec::with_capacity(launch.ranks.len());
     for rank in &launch.ranks {
@@ -182,6 +185,7 @@ impl Prepared {
         let programs = self.programs(table)?;
         let mut ends = Vec::with_capacity(self.launch.ranks.len());
         let nofile = (self.files.soft != self.files.hard).then_some((self.files.soft, self.files.hard));
+        let gpus = self.launch.extras.gpus_per_rank.map_or_else(Vec::new, |_| topo::gpus(Path::new("/")));
         let children = self.launch.ranks.iter().zip(self.wires).map(|(rank, wires)| {
             let program = Arc::clone(&programs[rank.app as usize]);
             let app = &self.launch.apps[rank.app as usize];
@@ -199,7 +203,8 @@ impl Prepared {
             if let Some(keys) = wires.keys {
                 add("key", keys.hand_over()?, KEY_FD);
             }
-            let env = env::per_rank(rank, app, &names).into_iter();
+            let more = rank_vars::of(&self.launch, rank, &self.apps[rank.app as usize].env, &gpus);
+            let env = env::per_rank(rank, app, &names).into_iter().chain(more);
             let env = env.filter_map(|(n, v)| CString::new(format!("{n}={v}")).ok()).collect();
             ends.push(ours);
             Ok(Child { program, env, cpus: rank.cpus.clone(), fds, nofile })

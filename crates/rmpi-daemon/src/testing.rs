@@ -14,6 +14,7 @@ pub(crate) fn app(program: &str, args: &[&str]) -> AppLaunch {
         merge: EnvMerge::Fill,
         env: Vec::new(),
         set: Vec::new(),
+        edits: Vec::new(),
     }
 }
 
@@ -40,6 +41,7 @@ pub(crate) fn launch(apps: Vec<AppLaunch>, n: u32) -> NodeLaunch {
         stdio: StdioKind::Pipe,
         kill_grace_ms: 1000,
         drain_ms: 1000,
+        extras: Default::default(),
         output_credit: 256 << 10,
     }
 }

@@ -18,7 +18,21 @@ pub(crate) fn own_name() -> String {
 /// this machine, and so does any other loopback address: those are stand-ins for other hosts.
 pub(crate) fn is_this_machine(host: &Host, reach: &Reach) -> bool {
     let plain = host.user.is_none() && host.port.is_none() && reach.ssh_port.is_none();
-    reach.local_direct && reach.agent.is_none() && plain && is_own_name(&host.name)
+    needs_no_way(reach) && plain && is_own_name(&host.name)
+}
+
+/// Whether ranks on this machine are started by this process itself.
+pub(crate) fn needs_no_way(reach: &Reach) -> bool {
+    reach.local_direct && (reach.agent.is_none() || reach.local_beside_agent)
+}
+
+/// An address of a name, for `--advertise`. May ask a name server: only for names the user gave for this.
+pub(crate) fn resolve(name: &str) -> Option<IpAddr> {
+    use std::net::ToSocketAddrs as _;
+    if let Ok(ip) = name.trim_matches(['[', ']']).parse() {
+        return Some(ip);
+    }
+    (name, 0).to_socket_addrs().ok()?.next().map(|a| a.ip())
 }
 
 fn is_own_name(name: &str) -> bool {

@@ -46,6 +46,8 @@ pub(crate) struct Config {
     pub(crate) cwd: PathBuf,
     /// Ask for passphrases on the terminal.
     pub(crate) prompt: bool,
+    /// Which start of the job this is, from 0.
+    pub(crate) restart: u32,
     /// This machine's daemon, if it was forked off this process.
     pub(crate) forked: Mutex<Option<Forked>>,
 }
@@ -118,6 +120,7 @@ pub struct JobBuilder {
     daemon: DaemonSource,
     env: Option<EnvMap>,
     prompt: bool,
+    restart: u32,
 }
 
 impl JobBuilder {
@@ -247,6 +250,13 @@ impl JobBuilder {
         self
     }
 
+    /// Says that the job is started again, for the `n`th time: ranks are told (`RMPIRUN_RESTART`).
+    #[must_use]
+    pub fn restart(mut self, n: u32) -> Self {
+        self.restart = n;
+        self
+    }
+
     /// The environment to forward from, instead of this process's.
     #[must_use]
     pub fn environment(mut self, env: EnvMap) -> Self {
@@ -282,6 +292,7 @@ impl JobBuilder {
                 env: self.env.unwrap_or_else(|| std::env::vars_os().collect()),
                 cwd: cwd()?,
                 prompt: self.prompt,
+                restart: self.restart,
                 forked: Mutex::default(),
                 spec: self.spec,
             },

@@ -40,9 +40,11 @@ mod hosts;
 mod image;
 mod input;
 mod job;
+mod json;
 mod outcome;
 mod plan;
 mod reach;
+pub mod record;
 pub mod report;
 mod running;
 mod sink;
@@ -53,11 +55,11 @@ pub use image::DaemonSource;
 pub use input::Input;
 pub use job::{Job, JobBuilder, StartError};
 pub use outcome::{HostResult, HostState, Outcome};
-pub use plan::preview;
+pub use plan::{preview, ways};
 pub use rmpi_types as types;
 pub use running::{Control, EventStream, Running};
 pub use sink::Delivery;
-pub use view::{NodeView, PlanView};
+pub use view::{NodeView, Parts, PlanView};
 
 /// Becomes the per-node daemon and never returns, if this process was started as one by
 /// [`DaemonSource::ThisExecutable`]. Call it first in `main`, before any thread is started.

@@ -2,14 +2,15 @@
 //! job's id and key. Two names of one node become one node whose slots add up; its second daemon is told to
 //! finish.
 
+use crate::hosts;
 use crate::job::Config;
 use crate::reach::Target;
 use crate::view::PlanView;
 use ring::rand::{SecureRandom as _, SystemRandom};
 use rmpi_control::PlanFault;
 use rmpi_types::env::{explicit_env, forward_env};
-use rmpi_types::launch::{AppLaunch, StdioKind};
-use rmpi_types::spec::{App, Host, JobSpec, Slots, Stdin};
+use rmpi_types::launch::{AppLaunch, Extras, StdioKind};
+use rmpi_types::spec::{App, Host, JobSpec, Shown, Slots, Stdin, Universe};
 use rmpi_types::{JobId, NodeId, NodeIdx, NodeLaunch, NodeReport, ProcId, RankLaunch, RankSet, Topology};
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -35,30 +36,51 @@ pub(crate) struct Planned {
     pub(crate) view: PlanView,
 }
 
-/// The plan as far as it can be made without asking any host: one of unknown size counts as one slot for
+/// The plan as far as it can be made without asking any other host: one of unknown size counts as one slot for
 /// each rank its line promises, else as one.
 ///
 /// # Errors
 /// The planner's words.
 pub fn preview(spec: &JobSpec) -> Result<PlanView, String> {
-    let cpus = |host: Option<&Host>| match host.map(|h| h.slots) {
-        Some(Slots::Count(n)) => n.max(1),
-        Some(Slots::Auto) => 1,
-        None => std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(1)),
+    let local = |host: Option<&Host>| host.is_none_or(|h| hosts::is_this_machine(h, &spec.reach));
+    let topology = |host: Option<&Host>| match host.map(|h| h.slots) {
+        _ if local(host) => rmpi_daemon::topology(),
+        Some(Slots::Count(n)) => Topology::flat(n.max(1)),
+        _ => Topology::flat(1),
     };
     let indices = 0..spec.hosts.len().max(1);
     let facts = indices.map(|i| rmpi_plan::NodeFacts {
         hosts: vec![i],
-        local: spec.hosts.get(i).is_none_or(|h| crate::hosts::is_this_machine(h, &spec.reach)),
-        topology: Topology::flat(cpus(spec.hosts.get(i))),
+        local: local(spec.hosts.get(i)),
+        topology: topology(spec.hosts.get(i)),
     });
     let facts: Vec<rmpi_plan::NodeFacts> = facts.collect();
     let plan = rmpi_plan::place(spec, &facts).map_err(|e| e.to_string())?;
     let names = match spec.hosts.as_slice() {
-        [] => vec![crate::hosts::own_name()],
+        [] => vec![hosts::own_name()],
         hosts => hosts.iter().map(|h| h.name.clone()).collect(),
     };
-    Ok(PlanView::new(&plan, names))
+    let nodes = names.into_iter().zip(facts).map(|(name, fact)| (name, 0, fact.topology)).collect();
+    Ok(PlanView::new(&plan, nodes))
+}
+
+/// How each host of a job would be reached, in words.
+#[must_use]
+pub fn ways(spec: &JobSpec) -> Vec<(String, String)> {
+    let way = |host: &Host| {
+        if hosts::is_this_machine(host, &spec.reach) {
+            return "this machine".to_owned();
+        }
+        if let Some(agent) = &spec.reach.agent {
+            let words: Vec<_> = agent.iter().map(|w| w.to_string_lossy()).collect();
+            return format!("agent {}", words.join(" "));
+        }
+        let user =
+            host.user.as_ref().or(spec.reach.ssh_user.as_ref()).map(|u| format!("{u}@")).unwrap_or_default();
+        let port = host.port.or(spec.reach.ssh_port).map(|p| format!(" port {p}")).unwrap_or_default();
+        format!("ssh {user}{}{port}", host.name)
+    };
+    spec.hosts.iter().map(|h| (h.name.clone(), way(h))).collect()
 }
 
 /// Nodes that reported, each with the hosts that are names of it; the first host has the daemon we keep.
@@ -136,7 +158,11 @@ pub(crate) fn make(
             node: NodeIdx(dense),
             nodes: u32::try_from(used.len()).unwrap_or(u32::MAX),
             size,
-            universe: plan.universe,
+            universe: match config.spec.universe {
+                Universe::Slots => plan.universe,
+                Universe::Infinite => 0,
+                Universe::Count(n) => n,
+            },
             host: target(&host).host.name.clone(),
             apps: apps.clone(),
             ranks: placed[n].iter().map(|r| rank_launch(r, config)).collect(),
@@ -150,13 +176,17 @@ pub(crate) fn make(
             stdio: stdio(config),
             kill_grace_ms: millis(config.spec.limits.kill_grace),
             drain_ms: millis(config.spec.limits.drain),
+            extras: extras(config, nodes[n].0.iter().any(|h| target(h).local)),
             output_credit: (OUTPUT_IN_FLIGHT / size.saturating_mul(2).max(1))
                 .clamp(OUTPUT_CREDIT_MIN, OUTPUT_CREDIT_MAX),
         };
         launches.push((host, launch));
     }
-    let names = nodes.iter().map(|(hosts, _)| target(&hosts[0]).host.name.clone()).collect();
-    Ok(Planned { launches, placement, size, view: PlanView::new(&plan, names) })
+    let seen = |(hosts, report): &(Vec<NodeIdx>, &NodeReport)| {
+        (target(&hosts[0]).host.name.clone(), report.pid, report.topology.clone())
+    };
+    let view = PlanView::new(&plan, nodes.iter().map(seen).collect());
+    Ok(Planned { launches, placement, size, view })
 }
 
 /// Refuses options that name a rank which the job does not have: they would silently do nothing.
@@ -169,9 +199,12 @@ fn named_ranks_exist(spec: &JobSpec, size: u32) -> Result<(), String> {
     {
         return none("--stdin", rank.0);
     }
-    match spec.output.shown.as_ref().and_then(|shown| shown.ranges().last()) {
-        Some(&(_, last)) if last >= size => none("--ranks-shown", last),
-        _ => Ok(()),
+    match &spec.output.shown {
+        Shown::Ranks(set) => match set.ranges().last() {
+            Some(&(_, last)) if last >= size => none("--ranks-shown", last),
+            _ => Ok(()),
+        },
+        Shown::All | Shown::Local(_) | Shown::Failed => Ok(()),
     }
 }
 
@@ -197,6 +230,21 @@ fn app_launch(app: &App, config: &Config) -> AppLaunch {
         merge: app.env.merge,
         env: forward_env(&config.env, &app.env),
         set: explicit_env(&config.env, &app.env),
+        edits: app.env.edits.clone(),
+    }
+}
+
+/// What is seldom asked for; `local`: the node is the launcher's own.
+fn extras(config: &Config, local: bool) -> Extras {
+    let spec = &config.spec;
+    let advertise = spec.advertise.as_ref().filter(|_| local);
+    Extras {
+        rank_vars: spec.rank_vars,
+        restart: config.restart,
+        restarts: spec.restarts,
+        gpus_per_rank: spec.gpus_per_rank,
+        ip: spec.ip,
+        advertise: advertise.and_then(|name| hosts::resolve(name)),
     }
 }
 
@@ -240,7 +288,7 @@ mod tests {
         let error = named_ranks_exist(&spec, 2).unwrap_err();
         assert_eq!(error, "--stdin: there is no rank 2; the job's ranks are 0 to 1");
         assert_eq!(named_ranks_exist(&spec, 3), Ok(()));
-        spec.output.shown = rmpi_types::RankSet::from_ranges(vec![(0, 0), (3, 4)]);
+        spec.output.shown = Shown::Ranks(rmpi_types::RankSet::from_ranges(vec![(0, 0), (3, 4)]).unwrap());
         assert!(
             named_ranks_exist(&spec, 4).is_err_and(|e| e.starts_with("--ranks-shown: there is no rank 4"))
         );

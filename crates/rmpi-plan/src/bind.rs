@@ -4,7 +4,9 @@
 use crate::layout::{Group, Layout};
 use crate::share::shares;
 use rmpi_types::CpuSet;
-use rmpi_types::spec::{BindTo, Object, Placement, RankfileCpus};
+use rmpi_types::cpus::Gpu;
+use rmpi_types::launch::GpusPerRank;
+use rmpi_types::spec::{BindTo, CpuList, Object, Placement, RankfileCpus};
 
 /// Why the ranks of a node cannot be bound.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +43,7 @@ pub(crate) fn object_name(kind: Object) -> &'static str {
 type Mapped = (Option<(Object, u32)>, Group, Vec<usize>);
 
 /// What is common to the ranks of a node.
+#[derive(Clone, Copy)]
 pub(crate) struct Binding<'a> {
     pub(crate) placement: &'a Placement,
     /// The node's own policy or the job's.
@@ -50,22 +53,100 @@ pub(crate) struct Binding<'a> {
     /// Ranks of the job (Open MPI's default depends on it).
     pub(crate) ranks: u32,
     pub(crate) layout: &'a Layout<'a>,
+    /// The node's GPUs.
+    pub(crate) gpus: &'a [Gpu],
+    /// GPUs each rank uses.
+    pub(crate) gpus_per_rank: Option<GpusPerRank>,
 }
 
 impl Binding<'_> {
     /// CPUs of each local rank; `local` has the object each was mapped to.
     pub(crate) fn bind(&self, local: &[Option<u32>]) -> Result<Vec<Option<CpuSet>>, BindError> {
+        let Some(kind) = self.placement.bind_order else { return self.by_policy(local) };
+        // Hydra's order: the ranks of a node take its objects in turn, wherever they were mapped.
+        let objects = self.layout.objects(kind).len().max(1);
+        let dealt: Vec<Option<u32>> = (0..local.len()).map(|i| u32::try_from(i % objects).ok()).collect();
+        Self { mapped: Some(kind), ..*self }.by_policy(&dealt)
+    }
+
+    fn by_policy(&self, local: &[Option<u32>]) -> Result<Vec<Option<CpuSet>>, BindError> {
         let crowded = local.len() > self.layout.parallel() as usize;
         let kind = match (self.bind_to, self.placement.pe) {
             (BindTo::None, _) => return Ok(vec![None; local.len()]),
             (_, Some(pe)) if pe > 0 => return self.elements(local, pe),
             (BindTo::Share, _) => return Ok(self.share(local)),
+            (BindTo::List(list), _) => return self.listed(local.len(), list),
+            (BindTo::Gpu, _) => return Ok(self.near_gpus(local.len())),
             (BindTo::OpenMpi, _) if crowded => return Ok(vec![None; local.len()]),
             (BindTo::OpenMpi, _) if self.ranks <= 2 => Object::Core,
             (BindTo::OpenMpi, _) => Object::Package,
             (BindTo::Object(kind), _) => *kind,
         };
-        self.objects(local, kind)
+        match self.placement.bind_count {
+            Some(n) if n > 1 => self.windows(local, kind, n as usize),
+            _ => self.objects(local, kind),
+        }
+    }
+
+    /// Each rank of a mapped object to the next `n` objects of a kind inside it, round again at the end.
+    fn windows(
+        &self,
+        local: &[Option<u32>],
+        kind: Object,
+        n: usize,
+    ) -> Result<Vec<Option<CpuSet>>, BindError> {
+        let mut out = vec![None; local.len()];
+        let objects = self.layout.objects(kind);
+        let of = self.layout.object_of(kind);
+        for (_, cpus, ranks) in self.grouped(local) {
+            let mut targets: Vec<usize> = cpus.iter().map(|&p| of[p as usize] as usize).collect();
+            targets.sort_unstable();
+            targets.dedup();
+            if targets.is_empty() {
+                return Err(BindError::NoCpus);
+            }
+            for (rank, i) in ranks.into_iter().zip(0usize..) {
+                let mine = (0..n.min(targets.len())).map(|k| targets[(i * n + k) % targets.len()]);
+                out[rank] = Some(self.layout.set(mine.flat_map(|o| objects[o].iter().copied())));
+            }
+        }
+        Ok(out)
+    }
+
+    /// CPUs named one by one: local rank I has entry I, or all have all.
+    fn listed(&self, ranks: usize, list: &CpuList) -> Result<Vec<Option<CpuSet>>, BindError> {
+        let cpus = self.layout.cpus();
+        let threads = list.os || self.placement.use_hwthreads;
+        let usable = |entry: &CpuSet| -> CpuSet {
+            let named = cpus.iter().filter(|c| entry.contains(if threads { c.os } else { c.core }));
+            named.map(|c| c.os).collect()
+        };
+        let sets: Vec<CpuSet> = list.entries.iter().map(usable).collect();
+        if sets.is_empty() || sets.iter().any(CpuSet::is_empty) {
+            return Err(BindError::NoCpus);
+        }
+        if ranks > sets.len() && !self.placement.overload {
+            let asked = "a list of CPUs".to_owned();
+            return Err(self.overload(None, ranks, sets.len(), asked, Object::Core));
+        }
+        let all: CpuSet = sets.iter().flat_map(CpuSet::iter).collect();
+        let one = |i: usize| if list.ordered { sets[i % sets.len()].clone() } else { all.clone() };
+        Ok((0..ranks).map(|i| Some(one(i))).collect())
+    }
+
+    /// CPUs of the NUMA node each rank's first GPU is near to; unbound where that is not known.
+    fn near_gpus(&self, ranks: usize) -> Vec<Option<CpuSet>> {
+        let each = match self.gpus_per_rank {
+            Some(GpusPerRank::Count(n)) => n as usize,
+            Some(GpusPerRank::Auto) => (self.gpus.len() / ranks.max(1)).max(1),
+            None => 1,
+        };
+        let near = |i: usize| {
+            let gpu = self.gpus.get(i * each % self.gpus.len().max(1))?;
+            let here = self.layout.cpus().iter().filter(|c| Some(c.numa) == gpu.numa);
+            Some(here.map(|c| c.os).collect::<CpuSet>()).filter(|s| !s.is_empty())
+        };
+        (0..ranks).map(near).collect()
     }
 
     /// Ranks by the object they were mapped to, and that object's CPUs.

@@ -91,6 +91,7 @@ fn prefix(spec: &JobSpec, usable: &[usize], np: u64) -> usize {
     // Dealing over all objects, or CPUs per rank, depends on the topology of every host.
     if p.span
         || p.pe.is_some_and(|pe| pe > 1)
+        || p.slots_by_gpu
         || (p.per_node.is_some() && p.map_by == MapBy::Object(Object::Node))
     {
         return usable.len();

@@ -70,7 +70,7 @@ pub fn place(spec: &JobSpec, nodes: &[NodeFacts]) -> Result<Plan, PlanError> {
     let total = u32::try_from(plan.ranks.len()).unwrap_or(u32::MAX);
     plan.universe = u32::try_from(pool.universe()).unwrap_or(u32::MAX).max(total);
     plan.bind_explicit = spec.placement.pe.is_some()
-        || matches!(spec.placement.bind_to, BindTo::Object(_))
+        || matches!(spec.placement.bind_to, BindTo::Object(_) | BindTo::List(_))
         || lines.is_some_and(|l| l.iter().any(|e| e.cpus.is_some()));
     bind_all(spec, &pool, &places, &mut plan)?;
     if let Some(lines) = lines {
@@ -188,6 +188,8 @@ fn bind_all(
             mapped: mapped_object(&spec.placement),
             ranks: total,
             layout: &node.layout,
+            gpus: node.gpus,
+            gpus_per_rank: spec.gpus_per_rank,
         };
         let objects: Vec<Option<u32>> = local.iter().map(|&(_, object)| object).collect();
         match binding.bind(&objects) {

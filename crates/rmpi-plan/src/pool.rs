@@ -5,6 +5,7 @@ use crate::fold_hosts;
 use crate::layout::Layout;
 use crate::plan_error::{PlanError, fold_counts};
 use rmpi_types::Topology;
+use rmpi_types::cpus::Gpu;
 use rmpi_types::spec::{BindTo, Host, JobSpec, Placement, Slots};
 use std::collections::HashSet;
 
@@ -30,6 +31,7 @@ pub(crate) struct PoolNode<'a> {
     pub(crate) local: bool,
     pub(crate) bind_to: Option<&'a BindTo>,
     pub(crate) layout: Layout<'a>,
+    pub(crate) gpus: &'a [Gpu],
     /// Ranks mapped so far.
     pub(crate) used: u32,
     /// Ranks per mapped object so far.
@@ -94,11 +96,12 @@ impl<'a> Pool<'a> {
             nodes.push(PoolNode {
                 index,
                 name: &hosts[first].name,
-                slots: merged_slots(&own, hosts, &layout),
+                slots: merged_slots(&own, hosts, auto_slots(spec, fact, &layout)),
                 max,
                 local: fact.local,
                 bind_to: own.iter().find_map(|&h| hosts[h].bind_to.as_ref()),
                 layout,
+                gpus: &fact.topology.gpus,
                 used: 0,
                 object_used: Vec::new(),
             });
@@ -202,8 +205,16 @@ pub(crate) fn lower_bound(host: &Host) -> u32 {
     n.min(host.max_slots.unwrap_or(u32::MAX))
 }
 
-/// Counts of all names add up; names without a count share the node's CPUs once.
-fn merged_slots(own: &[usize], hosts: &[Host], layout: &Layout<'_>) -> u32 {
+/// Slots of a node whose hosts give no count: its CPUs, or its GPUs.
+fn auto_slots(spec: &JobSpec, fact: &NodeFacts, layout: &Layout<'_>) -> u32 {
+    if spec.placement.slots_by_gpu {
+        return u32::try_from(fact.topology.gpus.len()).unwrap_or(u32::MAX);
+    }
+    layout.parallel().max(1)
+}
+
+/// Counts of all names add up; names without a count share the node's CPUs (`all`) once.
+fn merged_slots(own: &[usize], hosts: &[Host], all: u32) -> u32 {
     let mut total = 0u32;
     let mut auto = false;
     for &h in own {
@@ -212,7 +223,7 @@ fn merged_slots(own: &[usize], hosts: &[Host], layout: &Layout<'_>) -> u32 {
             Slots::Auto if auto => {}
             Slots::Auto => {
                 auto = true;
-                total = total.saturating_add(layout.parallel().max(1));
+                total = total.saturating_add(all);
             }
         }
     }

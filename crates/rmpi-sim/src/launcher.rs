@@ -93,6 +93,7 @@ impl Sim {
             merge: EnvMerge::Fill,
             env: Vec::new(),
             set: Vec::new(),
+            edits: Vec::new(),
         };
         let rank = |first: u32, local: u32| RankLaunch {
             rank: Rank(first + local),
@@ -122,6 +123,7 @@ impl Sim {
                 stdio: StdioKind::Pipe,
                 kill_grace_ms: 5000,
                 drain_ms: 5000,
+                extras: Default::default(),
                 output_credit: self.cfg.credit,
             };
             (*idx, launch)

@@ -113,6 +113,28 @@ pub struct Topology {
     pub cpus: Vec<Cpu>,
     /// The cgroup's CPU quota in thousandths of a CPU; `None` without one.
     pub quota_milli: Option<u32>,
+    /// The node's GPUs.
+    pub gpus: Vec<Gpu>,
+}
+
+/// A device for computing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gpu {
+    /// Whose.
+    pub maker: GpuMaker,
+    /// The NUMA node it is near to, numbered as in [`Cpu::numa`]; `None` when unknown.
+    pub numa: Option<u32>,
+}
+
+/// Makers of GPUs: each has a variable of its own that names the devices a process sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum GpuMaker {
+    /// `CUDA_VISIBLE_DEVICES`.
+    Nvidia,
+    /// `ROCR_VISIBLE_DEVICES`.
+    Amd,
+    /// `ZE_AFFINITY_MASK`.
+    Intel,
 }
 
 impl Topology {
@@ -137,7 +159,7 @@ impl Topology {
     #[must_use]
     pub fn flat(n: u32) -> Self {
         let cpu = |i| Cpu { os: i, core: i, package: 0, numa: 0, cache: [i, i, 0] };
-        Self { cpus: (0..n).map(cpu).collect(), quota_milli: None }
+        Self { cpus: (0..n).map(cpu).collect(), ..Self::default() }
     }
 }
 

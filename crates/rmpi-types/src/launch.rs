@@ -17,6 +17,49 @@ pub enum EnvMerge {
     Clear,
 }
 
+/// A change of a list variable.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EnvEdit {
+    /// The variable.
+    pub name: OsString,
+    /// What is added.
+    pub value: OsString,
+    /// What stands between entries.
+    pub separator: u8,
+    /// Before what is there, else after it.
+    pub front: bool,
+}
+
+/// Variables that the ranks of some launchers have besides the usual ones.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RankVars {
+    /// None.
+    #[default]
+    Usual,
+    /// horovodrun's `HOROVOD_RANK` and its family.
+    Horovod,
+    /// torchrun's `ROLE_RANK` and its family.
+    Torch,
+}
+
+/// GPUs a rank sees (`-gpus-per-proc`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum GpusPerRank {
+    /// The node's, dealt evenly.
+    Auto,
+    /// This many.
+    Count(u32),
+}
+
+/// Versions of the Internet protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum IpFamily {
+    /// Version 4.
+    V4,
+    /// Version 6.
+    V6,
+}
+
 /// One program of the job (MPMD: several), as its ranks on one node need it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AppLaunch {
@@ -36,8 +79,10 @@ pub struct AppLaunch {
     pub merge: EnvMerge,
     /// The forwarded environment.
     pub env: Vec<(OsString, OsString)>,
-    /// Explicit settings (`-x`), applied last; `None` unsets.
+    /// Explicit settings (`-x`); `None` unsets.
     pub set: Vec<(OsString, Option<OsString>)>,
+    /// Changes of lists, applied last.
+    pub edits: Vec<EnvEdit>,
 }
 
 /// One rank of a node. Strings that repeat live in [`AppLaunch`].
@@ -65,6 +110,23 @@ pub enum StdioKind {
     Pty,
 }
 
+/// The seldom used part of a [`NodeLaunch`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Extras {
+    /// Further variables of ranks.
+    pub rank_vars: RankVars,
+    /// Which start of the job this is, from 0.
+    pub restart: u32,
+    /// How often it may be started again in all.
+    pub restarts: u32,
+    /// GPUs each rank sees; `None` leaves that to the node.
+    pub gpus_per_rank: Option<GpusPerRank>,
+    /// Only addresses of this family.
+    pub ip: Option<IpFamily>,
+    /// The address that other nodes are to use, if it could be resolved.
+    pub advertise: Option<IpAddr>,
+}
+
 /// Everything a daemon needs to prepare and start its ranks of one namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeLaunch {
@@ -78,7 +140,7 @@ pub struct NodeLaunch {
     pub nodes: u32,
     /// Number of ranks in the namespace.
     pub size: u32,
-    /// Number of slots in the whole allocation (MPI's universe size).
+    /// Number of slots in the whole allocation (MPI's universe size); 0 when not limited.
     pub universe: u32,
     /// Host name as the user wrote it, for messages.
     pub host: String,
@@ -106,6 +168,8 @@ pub struct NodeLaunch {
     pub kill_grace_ms: u32,
     /// Milliseconds to go on draining output of stopped ranks.
     pub drain_ms: u32,
+    /// What is seldom asked for.
+    pub extras: Extras,
     /// Bytes of one output stream in flight before the daemon stops reading the rank's pipe.
     pub output_credit: u32,
 }

@@ -12,6 +12,7 @@ pub mod ids;
 pub mod launch;
 pub mod node;
 pub mod outcome;
+mod output;
 pub mod spec;
 pub mod transport;
 

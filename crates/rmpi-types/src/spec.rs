@@ -2,7 +2,8 @@
 //! and the input of planning and launching. No field here is text that still has to be parsed, except host
 //! and interface names.
 
-use crate::launch::EnvMerge;
+use crate::launch::{EnvEdit, EnvMerge, GpusPerRank, IpFamily, RankVars};
+pub use crate::output::{FileLayout, Files, Output, Piece, Redirects, Shown, Tag};
 use crate::{CpuSet, DataPlane, Rank, RankSet};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -34,6 +35,41 @@ pub struct JobSpec {
     pub port_range: Option<(u16, u16)>,
     /// The rail of native ranks, and whether their data is encrypted.
     pub data: DataPlane,
+    /// Only addresses of this family.
+    pub ip: Option<IpFamily>,
+    /// What ranks elsewhere are to call the launcher's own node, instead of its own addresses.
+    pub advertise: Option<String>,
+    /// MPI's universe size, where not the slots of the allocation.
+    pub universe: Universe,
+    /// How often the whole job is started again after a failure.
+    pub restarts: u32,
+    /// Variables that the ranks of some launchers have besides the usual ones.
+    pub rank_vars: RankVars,
+    /// Devices each rank sees.
+    pub gpus_per_rank: Option<GpusPerRank>,
+    /// What is told when the time limit is reached.
+    pub on_timeout: OnTimeout,
+}
+
+/// MPI's universe size (`-usize`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Universe {
+    /// The slots of the allocation.
+    #[default]
+    Slots,
+    /// Not limited.
+    Infinite,
+    /// This many.
+    Count(u32),
+}
+
+/// What is told about ranks when the time limit is reached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OnTimeout {
+    /// A line a rank: where it is and whether it still runs.
+    pub state: bool,
+    /// What each rank's threads are doing.
+    pub stacks: bool,
 }
 
 /// One program and how many ranks of it.
@@ -53,6 +89,8 @@ pub struct App {
     pub env: Env,
     /// Only these hosts (indices into [`JobSpec::hosts`]); `None` for all.
     pub hosts: Option<Vec<usize>>,
+    /// Name of the process set its ranks are in (`--pset`).
+    pub pset: Option<String>,
 }
 
 /// Which variables ranks get beside those the launcher sets.
@@ -66,6 +104,8 @@ pub struct Env {
     pub set: Vec<(OsString, Option<OsString>)>,
     /// Names, or `PREFIX*`, exported although the deny list has them (`-x NAME`).
     pub export: Vec<OsString>,
+    /// Changes of lists, applied on the node after everything else (`--prepend-env`, `--prefix`).
+    pub edits: Vec<EnvEdit>,
 }
 
 /// What is forwarded from the launcher's environment.
@@ -138,6 +178,12 @@ pub struct Placement {
     pub listed_order: bool,
     /// Only these logical CPUs of each node (`--cpu-set`).
     pub cpu_set: Option<CpuSet>,
+    /// A host without a count has as many slots as GPUs, not cores.
+    pub slots_by_gpu: bool,
+    /// Objects a rank is bound to where `bind_to` names a kind of them (Hydra's `socket:2`); 1 unless set.
+    pub bind_count: Option<u32>,
+    /// Ranks of a node take the objects they are bound to in this order (Hydra's `-map-by`).
+    pub bind_order: Option<Object>,
 }
 
 /// Hardware objects ranks can be mapped by and bound to.
@@ -226,6 +272,21 @@ pub enum BindTo {
     Object(Object),
     /// Open MPI's default: core for two ranks or fewer, else package.
     OpenMpi,
+    /// Local rank I to the CPUs of entry I; with fewer entries than ranks round again if that is allowed.
+    List(CpuList),
+    /// To the CPUs near the GPU that the rank uses.
+    Gpu,
+}
+
+/// CPUs named one by one (`--map-by pe-list=`, `--bind-to cpu-list`, Hydra's `user:`).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CpuList {
+    /// One entry a local rank.
+    pub entries: Vec<CpuSet>,
+    /// Numbers are the operating system's; else logical cores (with `use_hwthreads`, threads).
+    pub os: bool,
+    /// Each rank gets its entry; else every rank all of them.
+    pub ordered: bool,
 }
 
 /// Getting onto the hosts.
@@ -233,6 +294,8 @@ pub enum BindTo {
 pub struct Reach {
     /// An agent called as `agent host command…` instead of the built-in SSH client; its own words first.
     pub agent: Option<Vec<OsString>>,
+    /// Hosts that are this machine need no agent: it is a resource manager's tool, not the user's wish.
+    pub local_beside_agent: bool,
     /// SSH port for hosts that give none.
     pub ssh_port: Option<u16>,
     /// SSH user for hosts that give none.
@@ -263,6 +326,7 @@ impl Default for Reach {
     fn default() -> Self {
         Self {
             agent: None,
+            local_beside_agent: false,
             ssh_port: None,
             ssh_user: None,
             identities: Vec::new(),
@@ -288,56 +352,6 @@ pub enum HostKeys {
     AcceptNew,
     /// No check. Changed keys are accepted too.
     Off,
-}
-
-/// Output of ranks.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Output {
-    /// What is put before each line.
-    pub tag: Tag,
-    /// A time before the tag.
-    pub timestamp: bool,
-    /// Both streams on our standard output.
-    pub merge_stderr: bool,
-    /// Only these ranks on the console.
-    pub shown: Option<RankSet>,
-    /// Pseudo-terminal for standard output: `None` decides by our own.
-    pub pty: Option<bool>,
-    /// Directory for files `1/rank.N/stdout` (Open MPI 4.1's `--output-filename`).
-    pub directory: Option<OutputDir>,
-    /// Go on when our standard output is closed.
-    pub ignore_broken_pipe: bool,
-    /// No messages of ours.
-    pub quiet: bool,
-}
-
-/// `--output-filename`.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct OutputDir {
-    /// Where.
-    pub path: PathBuf,
-    /// No copy on the console.
-    pub nocopy: bool,
-    /// No `1/` level.
-    pub nojobid: bool,
-}
-
-/// Line tags; exact formats in `docs/output.md`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Tag {
-    /// None: bytes as they are.
-    #[default]
-    None,
-    /// `[1,0]<stdout>:text`, Open MPI 4.1's `--tag-output`.
-    OpenMpi4,
-    /// `[1,0]<stdout>: text`, Open MPI 5's `--output tag`.
-    OpenMpi5,
-    /// `<stdout>: text`, Open MPI 5's form where only the time was asked for.
-    OpenMpi5Stream,
-    /// `[0] text`, Hydra's `-l`.
-    Hydra,
-    /// One JSON object a line.
-    Json,
 }
 
 /// Who reads our standard input.

@@ -44,6 +44,7 @@ fn launch() -> NodeLaunch {
             merge: EnvMerge::Overwrite,
             env: vec![("A".into(), "b".into())],
             set: vec![("C".into(), None)],
+            edits: Vec::new(),
         }],
         ranks: vec![RankLaunch {
             rank: Rank(3),
@@ -62,6 +63,7 @@ fn launch() -> NodeLaunch {
         stdio: StdioKind::Pty,
         kill_grace_ms: 5000,
         drain_ms: 5001,
+        extras: Default::default(),
         output_credit: 262_144,
     }
 }
@@ -89,6 +91,7 @@ fn report() -> NodeReport {
         topology: Topology {
             cpus: vec![Cpu { os: 1, core: 2, package: 3, numa: 4, cache: [5, 6, 7] }],
             quota_milli: Some(1500),
+            gpus: vec![],
         },
         addresses: vec![Address {
             ip: "10.0.0.1".parse().unwrap(),

@@ -71,6 +71,7 @@ fn boot_of(data: DataPlane) -> Vec<u8> {
         stdio: StdioKind::Pipe,
         kill_grace_ms: 1,
         drain_ms: 1,
+        extras: Default::default(),
         output_credit: 1,
     };
     boot::build(&launch, &EndpointTable { nodes: vec![node(0), node(1)] }).unwrap()

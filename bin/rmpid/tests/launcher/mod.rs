@@ -234,6 +234,7 @@ impl Launcher {
             merge: EnvMerge::Fill,
             env: vec![("FROM_LAUNCHER".into(), "yes".into())],
             set: Vec::new(),
+            edits: Vec::new(),
         };
         let rank = |r| RankLaunch { rank: Rank(r), app: 0, local_rank: r, cpus: None, stdin: r == 0 };
         NodeLaunch {
@@ -256,6 +257,7 @@ impl Launcher {
             stdio: StdioKind::Pipe,
             kill_grace_ms: 1000,
             drain_ms: 1000,
+            extras: Default::default(),
             output_credit: 128 << 10,
         }
     }

@@ -7,9 +7,12 @@ use crate::row::{Arity, Row, idle};
 const FLAG: Arity = Arity::Flag;
 const ONE: Arity = Arity::One;
 const RESERVED: &str = "is reserved by the MPI standard and not supported by any launcher";
-const DVM: &str = "persistent daemons are not supported; each job brings its own";
-const DEBUGGER: &str = "debuggers are not started; attach one to a rank by its process id";
+const DVM: &str =
+    "persistent daemons: use `rmpirun serve`, which does not exist yet; each job brings its own";
+const DEBUGGER: &str = "attach with: `rmpirun attach JOB --rank N -- gdb -p {pid}`; until that exists --output-proctable shows hosts and process ids";
 const LATER: &str = "is not supported by this version";
+const ELASTIC: &str = "elastic jobs are not supported by this version; give the number of ranks with -np";
+const STAGING: &str = "copying files to the hosts is not supported by this version";
 
 pub(super) const ROWS: &[Row] = &[
     idle("allow-run-as-root", &[], FLAG, Ignored),
@@ -25,22 +28,24 @@ pub(super) const ROWS: &[Row] = &[
     idle("disable-x", &[], FLAG, Ignored),
     idle("disable-hostname-propagation", &["enable-hostname-propagation"], FLAG, Ignored),
     idle("exitinfo", &["silent-abort"], FLAG, Ignored),
-    idle("start-method", &[], ONE, Ignored),
-    idle("monitor-interval", &[], ONE, Ignored),
+    idle("start-method", &["monitor-interval"], ONE, Ignored),
+    idle("gpu-support", &[], ONE, Ignored),
+    idle("ordered-output", &["report-child-jobs-separately"], FLAG, Ignored),
+    idle("tree-width", &[], ONE, Noted("the launcher reaches every host itself")),
     idle("enable-x", &[], FLAG, Noted("X11 is not forwarded")),
     idle("order-nodes", &[], ONE, Noted("hosts are used in the order they are listed in")),
     idle("cartofile", &["cf"], ONE, Noted("carto files are obsolete; the node's own topology is used")),
     idle("index-argv-by-rank", &[], FLAG, Noted("argv[0] is the same for all ranks")),
     idle("xterm", &[], ONE, Noted("no terminal windows are opened; see --tag-output and --output-filename")),
     idle("with-ft", &[], ONE, Noted("fault-tolerant MPI is not offered; see --on-failure")),
-    idle("launch-agent", &[], ONE, Noted("our own daemon is used; see --daemon")),
-    idle("map-by", &[], ONE, Noted("binding follows the order of ranks in a node")).only(Personality::Hydra),
+    idle("membind", &[], ONE, Noted("memory is placed by the kernel, near the CPU that uses it first")),
+    idle("gpu-subdevs-per-proc", &[], ONE, Noted("GPUs are not divided; see --gpus-per-proc")),
     idle("soft", &["arch", "file"], ONE, Refused(RESERVED)),
     idle("dvm", &["hnp", "daemonize", "set-sid", "singleton"], FLAG, Refused(DVM)),
     idle("dvm-uri", &["ompi-server", "nameserver", "keepalive"], ONE, Refused(DVM)),
-    idle("tv", &["debug", "gdb"], FLAG, Refused(DEBUGGER)),
+    idle("tv", &["debug", "gdb", "stop-on-exec", "stop-in-init", "stop-in-app"], FLAG, Refused(DEBUGGER)),
     idle("debugger", &[], ONE, Refused(DEBUGGER)),
-    idle("report-events", &[], ONE, Refused("event sinks of Open MPI are not supported")),
+    idle("report-events", &[], ONE, Refused("event sinks of Open MPI are not supported; use --events FILE")),
     idle("jsrun", &[], FLAG, Refused("jsrun is not used; hosts are reached over SSH")),
     idle("pmi-args", &[], ONE, Refused("is an internal option")),
     idle("trace", &[], FLAG, Refused("tracing libraries are not loaded")),
@@ -49,7 +54,7 @@ pub(super) const ROWS: &[Row] = &[
         &[],
         ONE,
         Refused(
-            "means ssh port in horovodrun (use --ssh-port) and parseable output in Open MPI 5 (use --display)",
+            "means ssh port in horovodrun (use --ssh-port) and parseable output in Open MPI 5 (use --display ...:parseable)",
         ),
     ),
     idle(
@@ -61,32 +66,18 @@ pub(super) const ROWS: &[Row] = &[
     idle("m", &[], ONE, Refused("means a Python module in torchrun (write python -m MODULE)")),
     idle("r", &[], ONE, Refused("means redirects in torchrun (use --output-filename)")),
     idle("t", &[], ONE, Refused("means tee in torchrun (use --tag-output)")),
-    idle(
-        "s",
-        &["preload-binary"],
-        FLAG,
-        Refused("copying the program to the hosts is not supported by this version"),
-    ),
-    idle("preload-files", &[], ONE, Refused("copying files to the hosts is not supported by this version")),
-    idle("xml", &[], FLAG, Refused("is not supported; use --output json")),
+    idle("s", &[], ONE, Refused("is for standard input in Intel MPI (use --stdin)")).only(Personality::Hydra),
+    idle("s", &["preload-binary"], FLAG, Refused(STAGING)),
+    idle("preload-binary", &[], FLAG, Refused(STAGING)).only(Personality::Hydra),
+    idle("preload-files", &[], ONE, Refused(STAGING)),
+    idle("set-cwd-to-session-dir", &[], FLAG, Refused(LATER)),
     idle("xml-file", &[], ONE, Refused("is not supported; use --output json")),
-    idle(
-        "prepend-pattern",
-        &[],
-        ONE,
-        Refused("is not supported by this version; use -l, --tag-output or --output json"),
-    ),
-    idle(
-        "outfile-pattern",
-        &["outfile", "errfile", "errfile-pattern"],
-        ONE,
-        Refused("is not supported by this version; use --output-filename DIR:nocopy"),
-    ),
-    idle("usize", &["rankmap", "membind", "rmk", "pset", "gpus-per-proc", "g"], ONE, Refused(LATER)),
-    idle("max-restarts", &["restarts", "elastic", "hang-check"], ONE, Refused(LATER)),
-    idle("tune", &["am", "amca", "runtime-options", "forward-signals"], ONE, Refused(LATER)),
-    idle("report-pid", &["report-uri", "events", "metrics", "timeline", "summary"], ONE, Refused(LATER)),
-    idle("show-progress", &["output-proctable", "print-all-exitcodes", "display-topo"], FLAG, Refused(LATER)),
-    idle("report-state-on-timeout", &["get-stack-traces"], FLAG, Refused(LATER)),
-    idle("ip", &["tree-width", "control-iface", "advertise", "localhost"], ONE, Refused(LATER)),
+    idle("display-comm", &["display-comm-finalize"], FLAG, Refused(LATER)),
+    idle("config-file", &[], ONE, Refused("files of horovodrun are not read by this version; use --tune")),
+    idle("min-np", &["min-num-proc", "max-np", "max-num-proc", "elastic"], ONE, Refused(ELASTIC)),
+    idle("elastic-timeout", &["reset-limit"], ONE, Refused(ELASTIC)),
+    idle("blacklist-cooldown-range", &[], Arity::Pair, Refused(ELASTIC)),
+    idle("hang-check", &["metrics", "spare-hosts"], ONE, Refused(LATER)),
+    idle("single-port", &[], FLAG, Refused(LATER)),
+    idle("streams", &[], ONE, Refused(LATER)),
 ];

@@ -4,7 +4,7 @@ use crate::draft::{env_mode, variable};
 use crate::mca;
 use crate::output::absolute;
 use crate::row::{Act, Arity, Row, Set, Topic, row};
-use rmpi_types::launch::EnvMerge;
+use rmpi_types::launch::{EnvEdit, EnvMerge};
 use rmpi_types::spec::{Env, Forward};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -31,6 +31,17 @@ fn nothing(env: &mut Env) {
 
 fn everything(env: &mut Env) {
     (env.forward, env.merge) = (Forward::Most, EnvMerge::Fill);
+}
+
+/// `NAME` or `NAME[;]`, and what is added.
+fn edit(env: &mut Env, name: &OsStr, value: OsString, front: bool) -> Set {
+    let bytes = name.as_bytes();
+    let (name, separator) = match bytes {
+        [name @ .., b'[', separator, b']'] => (name, *separator),
+        _ => (bytes, b':'),
+    };
+    env.edits.push(EnvEdit { name: variable(OsStr::from_bytes(name))?, value, separator, front });
+    Ok(())
 }
 
 pub(super) const ROWS: &[Row] = &[
@@ -165,6 +176,76 @@ pub(super) const ROWS: &[Row] = &[
     .app(),
     row(
         T,
+        "prepend-env",
+        &[],
+        "NAME[SEP] VALUE",
+        Act::Pair(|t, name, value| edit(&mut t.app.env, &name, value, true)),
+        "Put VALUE before what the node has in a list variable; NAME[:] names the separator, ':' unless given.",
+    )
+    .app(),
+    row(
+        T,
+        "append-env",
+        &[],
+        "NAME[SEP] VALUE",
+        Act::Pair(|t, name, value| edit(&mut t.app.env, &name, value, false)),
+        "Put VALUE after what the node has in a list variable.",
+    )
+    .app(),
+    row(
+        T,
+        "wrap",
+        &[],
+        "CMD",
+        Act::Os(|t, cmd| {
+            t.job.wrap = crate::ssh_args::split(&cmd)?;
+            Ok(())
+        }),
+        "Start each rank as 'CMD PROGRAM ARGUMENTS' (Open MPI's orte_fork_agent): a tracer, a profiler.",
+    ),
+    row(
+        T,
+        "pset",
+        &[],
+        "NAME",
+        Act::Text(|t, name| {
+            t.app.pset = Some(name.to_owned());
+            Ok(())
+        }),
+        "Name of the process set of this program's ranks.",
+    )
+    .app(),
+    row(
+        T,
+        "memory-alloc-kinds",
+        &[],
+        "LIST",
+        Act::Text(|t, list| t.publish("PMI_mpi_memory_alloc_kinds", list)),
+        "Kinds of memory the program wants of MPI, passed on to its library.",
+    ),
+    row(
+        T,
+        "initial-errhandler",
+        &[],
+        "NAME",
+        Act::Text(|t, name| t.publish("PMI_mpi_initial_errhandler", name)),
+        "The error handler the program begins with, passed on to its library.",
+    ),
+    row(
+        T,
+        "tune",
+        &["am", "amca"],
+        "FILES",
+        Act::Os(|t, files| {
+            for file in files.as_bytes().split(|&b| b == b',').filter(|f| !f.is_empty()) {
+                t.job.tunes.push(OsStr::from_bytes(file).to_owned());
+            }
+            Ok(())
+        }),
+        "Read parameters from files, separated by commas: lines 'key = value', '-x NAME=VALUE', '--mca KEY VALUE'.",
+    ),
+    row(
+        T,
         "wdir",
         &["wd"],
         "DIR",
@@ -197,7 +278,7 @@ pub(super) const ROWS: &[Row] = &[
             t.app.prefix = Some(absolute(t, &dir)?.into_os_string());
             Ok(())
         }),
-        "Put DIR/bin before PATH and DIR/lib before LD_LIBRARY_PATH of the ranks (our values, overwriting the node's).",
+        "Put DIR/bin before PATH and DIR/lib before LD_LIBRARY_PATH of the ranks.",
     )
     .app(),
     row(

@@ -2,7 +2,7 @@
 
 use crate::draft::Layer;
 use crate::row::{Act, Row, Topic, row};
-use rmpi_types::spec::{MapBy, Object};
+use rmpi_types::spec::{MapBy, Object, Universe};
 
 const T: Topic = Topic::Hosts;
 
@@ -10,7 +10,7 @@ pub(super) const ROWS: &[Row] = &[
     row(
         T,
         "np",
-        &["n", "c"],
+        &["n", "c", "num-proc"],
         "N",
         Act::Count(|t, n| {
             t.app.np = Some(n);
@@ -54,7 +54,8 @@ pub(super) const ROWS: &[Row] = &[
         Act::Os(|t, file| {
             let by = (t.job.layer, t.app.index);
             let other = t.job.hostfile.as_ref().is_some_and(|f| *f != file);
-            if other && t.job.hostfile_by.is_some_and(|(l, i)| l >= Layer::File && i != by.1) {
+            let given = |l: Layer| matches!(l, Layer::File | Layer::Line);
+            if other && t.job.hostfile_by.is_some_and(|(l, i)| given(l) && i != by.1) {
                 return Err("a job has one host file; select hosts of each program with --host".into());
             }
             t.job.hostfile_by = Some(by);
@@ -62,6 +63,110 @@ pub(super) const ROWS: &[Row] = &[
             Ok(())
         }),
         "Read the hosts from FILE, in the form of any launcher: 'n1 slots=4', 'n1:4', 'n1 4'. - is standard input.",
+    ),
+    row(
+        T,
+        "hosts-from",
+        &[],
+        "WHERE",
+        Act::Text(|t, text| {
+            match text.split_once(':') {
+                Some(("file", path)) => t.job.hostfile = Some(path.into()),
+                Some(("script", program)) => t.job.discovery = Some(program.into()),
+                None if crate::allocation::KINDS.contains(&text) => t.job.rmk = Some(text.to_owned()),
+                None if text == "env" => t.job.rmk = None,
+                _ => {
+                    return Err(format!(
+                        "'{text}' is not file:PATH, script:PROGRAM, env, or one of {}",
+                        crate::allocation::KINDS.join(" ")
+                    ));
+                }
+            }
+            Ok(())
+        }),
+        "Where the hosts come from: file:PATH, script:PROGRAM, env (a resource manager's variables, the default), or \
+         one resource manager by name.",
+    ),
+    row(
+        T,
+        "rmk",
+        &[],
+        "NAME",
+        Act::Text(|t, name| {
+            if name != "user" && !crate::allocation::KINDS.contains(&name) {
+                return Err(format!("'{name}' is not known (there are: user {})", crate::allocation::KINDS.join(" ")));
+            }
+            t.job.rmk = Some(name.to_owned());
+            Ok(())
+        }),
+        "The resource manager whose host list is used: user (none), slurm, pbs, lsf, sge, cobalt, flux.",
+    ),
+    row(
+        T,
+        "host-discovery-script",
+        &[],
+        "PROGRAM",
+        Act::Os(|t, program| {
+            t.job.discovery = Some(program);
+            Ok(())
+        }),
+        "A program that prints the hosts, 'host' or 'host:slots' a line.",
+    ),
+    row(
+        T,
+        "slots-per-host",
+        &[],
+        "N",
+        Act::Count(|t, n| {
+            t.job.default_slots = Some(n);
+            Ok(())
+        }),
+        "Slots of a host that is listed without a count.",
+    ),
+    row(
+        T,
+        "slots",
+        &[],
+        "WHAT",
+        Act::Text(|t, what| {
+            t.app.place.spec.slots_by_gpu = match what {
+                "gpu" => true,
+                "cpu" => false,
+                _ => return Err(format!("'{what}' is not cpu or gpu")),
+            };
+            Ok(())
+        }),
+        "What a slot is on a host that is listed without a count: cpu (a core, the default) or gpu.",
+    )
+    .placement(),
+    row(
+        T,
+        "usize",
+        &[],
+        "SIZE",
+        Act::Text(|t, text| {
+            t.job.job.universe = match text.to_ascii_uppercase().as_str() {
+                "SYSTEM" => Universe::Slots,
+                "INFINITE" => Universe::Infinite,
+                _ => Universe::Count(crate::values::count(text)?),
+            };
+            Ok(())
+        }),
+        "MPI's universe size: SYSTEM (the slots, the default), INFINITE, or a number.",
+    ),
+    row(
+        T,
+        "rankmap",
+        &[],
+        "LIST",
+        Act::Text(|t, text| {
+            let list = text.trim_start_matches("(vector,").trim_matches(['(', ')']);
+            let bad = || format!("'{text}' is not a list of host numbers from 0 (0,1,1,0)");
+            t.job.rankmap =
+                Some(list.split(',').map(|n| n.trim().parse().map_err(|_| bad())).collect::<Result<_, _>>()?);
+            Ok(())
+        }),
+        "The host of each rank by its place in the host list, from 0: 0,1,1,0.",
     ),
     row(
         T,

@@ -1,6 +1,6 @@
 //! Rows: seeing what is done.
 
-use crate::command::LogLevel;
+use crate::command::{LogLevel, Progress, Where};
 use crate::output;
 use crate::row::{Act, Arity, Row, Topic, row};
 
@@ -20,12 +20,25 @@ pub(super) const ROWS: &[Row] = &[
     row(T, "version", &["V", "info"], "", Act::Flag(|_| Ok(())), "The version."),
     row(
         T,
+        "completions",
+        &[],
+        "SHELL",
+        // Answered before anything else, as help is.
+        Act::Text(|_, shell| match crate::completions::SHELLS.contains(&shell) {
+            true => Ok(()),
+            false => Err(format!("'{shell}' is not bash, zsh or fish")),
+        }),
+        "Print completions of these options for bash, zsh or fish.",
+    ),
+    row(T, "man", &[], "", Act::Flag(|_| Ok(())), "Print the manual page, rmpirun(1)."),
+    row(
+        T,
         "personality",
         &[],
         "NAME",
         // Read before everything else, as it decides what other options mean.
         Act::Text(|_, _| Ok(())),
-        "Habits of which launcher hold where they differ: default or hydra.",
+        "Habits of which launcher hold where they differ: default, hydra, horovodrun or torchrun.",
     ),
     row(
         T,
@@ -67,7 +80,136 @@ pub(super) const ROWS: &[Row] = &[
         &[],
         "LIST",
         Act::Text(|t, list| output::display(&mut t.job.display, list)),
-        "Open MPI 5's list: allocation, bindings, map.",
+        "Open MPI 5's list: allocation, bindings, map, topo, cpus; with :parseable as fields, with :stdout on standard \
+         output.",
+    ),
+    row(
+        T,
+        "parseable",
+        &["parsable"],
+        "",
+        Act::Flag(|t| {
+            t.job.display.parseable = true;
+            Ok(())
+        }),
+        "What --display shows as fields instead of tables.",
+    ),
+    row(
+        T,
+        "display-topo",
+        &["display-topology"],
+        "",
+        Act::Flag(|t| {
+            t.job.display.topology = true;
+            Ok(())
+        }),
+        "Show each node's packages, cores and caches.",
+    ),
+    row(
+        T,
+        "output-proctable",
+        &[],
+        "",
+        Act::Flag(|t| {
+            t.job.display.proctable = true;
+            Ok(())
+        }),
+        "Show rank, host, process id and program of every rank once all run.",
+    ),
+    row(
+        T,
+        "print-all-exitcodes",
+        &[],
+        "",
+        Act::Flag(|t| {
+            t.job.show.exit_codes = true;
+            Ok(())
+        }),
+        "Show every rank's exit code at the end, on standard error.",
+    ),
+    row(
+        T,
+        "report-pid",
+        &["report-uri"],
+        "WHERE",
+        Act::Os(|t, place| {
+            t.job.show.pid = Some(match place.as_encoded_bytes() {
+                b"-" => Where::Stdout,
+                b"+" => Where::Stderr,
+                _ => Where::File(output::absolute(t, &place)?),
+            });
+            Ok(())
+        }),
+        "Write rmpirun's process id to a file, to standard output (-) or to standard error (+).",
+    ),
+    row(
+        T,
+        "events",
+        &[],
+        "FILE",
+        Act::Os(|t, file| {
+            t.job.show.events = Some(output::absolute(t, &file)?);
+            Ok(())
+        }),
+        "Write what happens as JSON lines (docs/events.md). FILE may be /dev/fd/N, or unix:PATH for a socket.",
+    ),
+    row(
+        T,
+        "timeline",
+        &[],
+        "FILE",
+        Act::Os(|t, file| {
+            t.job.show.timeline = Some(output::absolute(t, &file)?);
+            Ok(())
+        }),
+        "Write a trace of launch, run and end for Perfetto or chrome://tracing.",
+    ),
+    row(
+        T,
+        "summary",
+        &[],
+        "FILE",
+        Act::Os(|t, file| {
+            t.job.show.summary = Some(output::absolute(t, &file)?);
+            Ok(())
+        }),
+        "Write the outcome as one JSON object.",
+    ),
+    row(
+        T,
+        "progress",
+        &[],
+        "HOW",
+        Act::Text(|t, how| {
+            t.job.show.progress = match how {
+                "auto" => Progress::Auto,
+                "plain" => Progress::Plain,
+                "off" => Progress::Off,
+                _ => return Err(format!("'{how}' is not auto, plain or off")),
+            };
+            Ok(())
+        }),
+        "Progress of the launch on standard error: auto (a line that changes, on a terminal, when it takes long), plain (a \
+         line a step) or off.",
+    ),
+    row(
+        T,
+        "show-progress",
+        &[],
+        "",
+        Act::Flag(|t| {
+            t.job.show.progress = Progress::Plain;
+            Ok(())
+        }),
+        "As --progress plain.",
+    ),
+    row(
+        T,
+        "runtime-options",
+        &["rto"],
+        "LIST",
+        Act::Text(output::runtime),
+        "Open MPI 5's list of keys: error-nonzero-status, donotlaunch, show-progress, timeout=, report-state-on-timeout, ...",
     ),
     row(
         T,

@@ -66,12 +66,63 @@ pub(super) const ROWS: &[Row] = &[
             t.job.job.on_failure = match what {
                 "stop" => OnFailure::Stop,
                 "continue" => OnFailure::Continue,
-                "restart" => return Err("restart is not supported by this version".into()),
-                _ => return Err(format!("'{what}' is not stop or continue")),
+                "restart" => {
+                    t.job.job.restarts = t.job.job.restarts.max(1);
+                    OnFailure::Stop
+                }
+                _ => return Err(format!("'{what}' is not stop, continue or restart")),
             };
             Ok(())
         }),
-        "When a rank fails: stop the others (the default) or let them continue to their own end.",
+        "When a rank fails: stop the others (the default), let them continue to their own end, or stop all and start them \
+         again, once unless --max-restarts says otherwise.",
+    ),
+    row(
+        T,
+        "max-restarts",
+        &["restarts"],
+        "N",
+        Act::Text(|t, text| {
+            t.job.job.restarts = match text.trim() {
+                "0" => 0,
+                n => values::count(n)?,
+            };
+            Ok(())
+        }),
+        "After a failure stop all ranks and start them again, at most N times; RMPIRUN_RESTART tells them which start it is.",
+    ),
+    row(
+        T,
+        "report-state-on-timeout",
+        &[],
+        "",
+        Act::Flag(|t| {
+            t.job.job.on_timeout.state = true;
+            Ok(())
+        }),
+        "When the time limit is reached, a line a rank: where it is and whether it still runs.",
+    ),
+    row(
+        T,
+        "get-stack-traces",
+        &[],
+        "",
+        Act::Flag(|t| {
+            t.job.job.on_timeout.stacks = true;
+            Ok(())
+        }),
+        "When the time limit is reached, what the threads of each rank are doing.",
+    ),
+    row(
+        T,
+        "forward-signals",
+        &[],
+        "LIST",
+        Act::Text(|t, list| {
+            t.job.signals.forward = Some(crate::signal::list(list)?);
+            Ok(())
+        }),
+        "Signals passed on to the ranks, by name or number, or 'none' (ABRT ALRM CONT TSTP USR1 USR2 unless given).",
     ),
     row(
         T,

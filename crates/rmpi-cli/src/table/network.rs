@@ -3,6 +3,7 @@
 use crate::row::{Act, Row, Topic, row};
 use crate::values;
 use rmpi_types::UnknownTransport;
+use rmpi_types::launch::IpFamily;
 
 const T: Topic = Topic::Network;
 
@@ -16,7 +17,49 @@ pub(super) const ROWS: &[Row] = &[
             t.job.job.ifaces = names(list)?;
             Ok(())
         }),
-        "Interfaces or networks that ranks may use: eth0,10.0.0.0/8. Without it all that work are used.",
+        "Interfaces or networks that ranks may use: eth0,10.0.0.0/8; ^docker0 leaves one out. Without it all that work \
+         are used.",
+    ),
+    row(
+        T,
+        "control-iface",
+        &[],
+        "LIST",
+        Act::Text(|t, list| {
+            t.job.control_ifaces = names(list)?;
+            Ok(())
+        }),
+        "Interfaces or networks of the launcher's own traffic. It travels on the connection that reached the host, so this \
+         only stands in for --iface where that is not given.",
+    ),
+    row(
+        T,
+        "advertise",
+        &["localhost"],
+        "ADDRESS",
+        Act::Text(|t, address| {
+            if address.is_empty() {
+                return Err("the address is empty (nearly always an empty shell variable)".into());
+            }
+            t.job.job.advertise = Some(address.to_owned());
+            Ok(())
+        }),
+        "The name or address by which other hosts reach ranks on the launcher's own host.",
+    ),
+    row(
+        T,
+        "ip",
+        &[],
+        "VERSION",
+        Act::Text(|t, version| {
+            t.job.job.ip = Some(match version {
+                "4" => IpFamily::V4,
+                "6" => IpFamily::V6,
+                _ => return Err(format!("'{version}' is not 4 or 6")),
+            });
+            Ok(())
+        }),
+        "Ranks use only addresses of this version of the Internet protocol.",
     ),
     row(
         T,

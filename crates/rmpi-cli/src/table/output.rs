@@ -2,7 +2,7 @@
 
 use crate::output;
 use crate::row::{Act, Row, Topic, row};
-use rmpi_types::spec::Tag;
+use rmpi_types::spec::{FileLayout, Files, Tag};
 
 const T: Topic = Topic::Output;
 
@@ -54,7 +54,8 @@ pub(super) const ROWS: &[Row] = &[
         &[],
         "LIST",
         Act::Os(|t, list| output::output(t, &list)),
-        "Open MPI 5's list: tag, timestamp, merge-stderr-to-stdout, json, dir=DIR[:nocopy].",
+        "Open MPI 5's list: tag, tag-detailed, tag-fullname, timestamp, merge-stderr-to-stdout, xml, dir=DIR and \
+         file=PREFIX, these with :nocopy for files only; and json, one object a line.",
     ),
     row(
         T,
@@ -70,10 +71,76 @@ pub(super) const ROWS: &[Row] = &[
     row(
         T,
         "output-filename",
-        &["output-directory"],
+        &[],
         "DIR[:nocopy]",
         Act::Os(|t, dir| output::directory(t, &dir)),
         "Also write DIR/1/rank.N/stdout and stderr on this host. ':nocopy' writes files only, ':nojobid' leaves out the 1/.",
+    ),
+    row(
+        T,
+        "output-directory",
+        &[],
+        "DIR",
+        Act::Os(|t, dir| {
+            let dir = output::absolute(t, &dir)?;
+            t.job.job.output.files = Some(Files { layout: FileLayout::OpenMpi5(dir), nocopy: false });
+            Ok(())
+        }),
+        "Also write DIR/NAMESPACE/rank.N/stdout and stderr, as --output dir=DIR.",
+    ),
+    row(
+        T,
+        "prepend-pattern",
+        &[],
+        "PATTERN",
+        Act::Text(|t, text| {
+            t.job.job.output.tag = Tag::Pattern(crate::pattern::read(text)?);
+            Ok(())
+        }),
+        "Begin each line with a pattern: %r rank, %g group, %p node, %h host, %t time, %% percent.",
+    ),
+    row(
+        T,
+        "outfile-pattern",
+        &["outfile"],
+        "PATTERN",
+        Act::Text(|t, text| output::pattern(t, 0, text)),
+        "Write standard output of each rank to the file of this name only, with the letters of --prepend-pattern.",
+    ),
+    row(
+        T,
+        "errfile-pattern",
+        &["errfile"],
+        "PATTERN",
+        Act::Text(|t, text| output::pattern(t, 1, text)),
+        "Write standard error of each rank to the file of this name only.",
+    ),
+    row(
+        T,
+        "xml",
+        &[],
+        "",
+        Act::Flag(|t| {
+            t.job.job.output.tag = Tag::Xml;
+            Ok(())
+        }),
+        "Lines as XML elements. --output json is easier to read for programs.",
+    ),
+    row(
+        T,
+        "stream-buffering",
+        &[],
+        "KIND",
+        Act::Text(|t, kind| {
+            // What a rank's C library does is decided by what it writes to.
+            t.job.job.output.pty = match kind {
+                "0" | "1" => Some(true),
+                "2" => Some(false),
+                _ => return Err(format!("'{kind}' is not 0 (none), 1 (lines) or 2 (full)")),
+            };
+            Ok(())
+        }),
+        "How ranks buffer: 0 or 1 gives them a pty, which makes them write whole lines at once, 2 a pipe.",
     ),
     row(
         T,
@@ -81,7 +148,8 @@ pub(super) const ROWS: &[Row] = &[
         &["output-from"],
         "LIST",
         Act::Text(output::shown),
-        "Show output of these ranks only (0,3-5, first, all); files get all.",
+        "Show output of these ranks only (0,3-5, first, all), or with 'failed' the end of what a failing rank wrote; \
+         files get all.",
     ),
     row(
         T,

@@ -4,6 +4,7 @@ use crate::personality::Personality;
 use crate::placement;
 use crate::row::{Act, Row, Topic, row};
 use rmpi_types::CpuSet;
+use rmpi_types::launch::GpusPerRank;
 use rmpi_types::spec::{BindTo, MapBy, Object, RankBy};
 
 const T: Topic = Topic::Placement;
@@ -16,10 +17,20 @@ pub(super) const ROWS: &[Row] = &[
         "POLICY",
         Act::Text(|t, p| placement::map_by(&mut t.app.place, p)),
         "Where ranks go: slot (fill a host, then the next; the default), node (deal over hosts), hwthread, core, \
-         l1cache, l2cache, l3cache, numa, package, ppr:N:OBJECT, seq, rankfile. Modifiers after colons: PE=N, SPAN, \
-         OVERSUBSCRIBE, NOOVERSUBSCRIBE, NOLOCAL, HWTCPUS, FILE=PATH.",
+         l1cache, l2cache, l3cache, numa, package, ppr:N:OBJECT, seq, rankfile, pe-list=CPUS. Modifiers after colons: \
+         PE=N, SPAN, OVERSUBSCRIBE, NOOVERSUBSCRIBE, NOLOCAL, HWTCPUS, ORDERED, FILE=PATH.",
     )
     .placement(),
+    row(
+        T,
+        "map-by",
+        &[],
+        "OBJECT",
+        Act::Text(|t, p| placement::hydra_map_by(&mut t.app.place, p)),
+        "Hydra's form: the order in which the ranks of a node take the objects they are bound to.",
+    )
+    .placement()
+    .only(Personality::Hydra),
     row(
         T,
         "ppr",
@@ -110,8 +121,8 @@ pub(super) const ROWS: &[Row] = &[
         "POLICY",
         Act::Text(|t, p| placement::bind_to(&mut t.app.place, p)),
         "CPUs of a rank: none, hwthread, core, l1cache, l2cache, l3cache, numa, package; share (the default) gives \
-         each rank of a node an equal part of the usable CPUs; default-openmpi is Open MPI's rule. \
-         ':overload-allowed' lets ranks share CPUs.",
+         each rank of a node an equal part of the usable CPUs; default-openmpi is Open MPI's rule; cpu-list[:ordered] \
+         binds to those of --cpu-list, gpu to those near the rank's GPU. ':overload-allowed' lets ranks share CPUs.",
     )
     .placement(),
     row(
@@ -120,7 +131,7 @@ pub(super) const ROWS: &[Row] = &[
         &["binding"],
         "POLICY",
         Act::Text(|t, p| placement::hydra_bind_to(&mut t.app.place, p)),
-        "Hydra's form: none (the default), rr, or OBJECT[:N].",
+        "Hydra's form: none (the default), rr, user:LIST, gpu, or OBJECT[:N].",
     )
     .placement()
     .only(Personality::Hydra),
@@ -174,6 +185,20 @@ pub(super) const ROWS: &[Row] = &[
         "Use only these logical CPUs of each node.",
     )
     .placement(),
+    row(
+        T,
+        "gpus-per-proc",
+        &["g"],
+        "N",
+        Act::Text(|t, n| {
+            t.job.job.gpus_per_rank = Some(match n {
+                "auto" => GpusPerRank::Auto,
+                n => GpusPerRank::Count(crate::values::count(n)?),
+            });
+            Ok(())
+        }),
+        "GPUs each rank sees: a number, or auto to deal those of the node evenly.",
+    ),
     row(
         T,
         "use-hwthread-cpus",

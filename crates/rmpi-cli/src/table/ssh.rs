@@ -1,6 +1,5 @@
 //! Rows: getting onto the hosts.
 
-use crate::draft::Layer;
 use crate::output::absolute;
 use crate::row::{Act, Row, Topic, row};
 use crate::values::{self, port};
@@ -27,26 +26,22 @@ pub(super) const ROWS: &[Row] = &[
         &["bootstrap"],
         "KIND",
         Act::Text(|t, kind| {
+            (t.job.tool, t.job.ssh_asked) = (None, matches!(kind, "ssh" | "manual" | "fork"));
             (t.job.fork, t.job.rsh) = match kind {
-                "ssh" => (false, false),
+                "ssh" | "manual" => (false, false),
                 "fork" => (true, false),
                 "rsh" => (false, true),
-                // Set for a whole site, it must not keep the command line from saying otherwise.
-                "slurm" | "lsf" | "sge" | "manual" if t.job.layer == Layer::Foreign => {
-                    t.note(format!("{}: {kind} is not supported by this version; ssh is used", t.spelled));
-                    return Ok(());
-                }
-                "slurm" | "lsf" | "sge" | "manual" => {
-                    return Err(format!(
-                        "{kind} is not supported by this version; use ssh or --launch-exec CMD"
-                    ));
-                }
+                "slurm" => return t.tool("srun"),
+                "lsf" => return t.tool("blaunch"),
+                "sge" => return t.tool("qrsh"),
+                "pbs" => return t.tool("pbs_tmrsh"),
                 "ll" | "persist" => return Err(format!("{kind} is not supported; use ssh")),
-                _ => return Err(format!("'{kind}' is not known (there are: ssh fork)")),
+                _ => return Err(format!("'{kind}' is not known (there are: ssh fork slurm lsf sge pbs)")),
             };
             Ok(())
         }),
-        "ssh (the default), or fork: every host is this machine.",
+        "How hosts are reached: ssh (the default), fork (every host is this machine), or the tool of a resource manager: \
+         slurm (srun), lsf (blaunch), sge (qrsh), pbs (pbs_tmrsh).",
     ),
     row(
         T,
@@ -187,6 +182,25 @@ pub(super) const ROWS: &[Row] = &[
             Ok(())
         }),
         "The daemon on the hosts: push (ours, the default) or path:PATH (installed there).",
+    ),
+    row(
+        T,
+        "launch-agent",
+        &[],
+        "CMD",
+        Act::Os(|t, cmd| {
+            use std::os::unix::ffi::OsStrExt;
+            let name = std::path::Path::new(&cmd).file_name().unwrap_or_default().as_bytes();
+            if name.starts_with(b"orted") || name.starts_with(b"prted") {
+                let text =
+                    format!("{}: our own daemon is used instead of {}", t.spelled, cmd.to_string_lossy());
+                t.note(text);
+            } else {
+                t.job.job.reach.daemon = Some(PathBuf::from(cmd));
+            }
+            Ok(())
+        }),
+        "The daemon's path on the hosts, as --daemon path:PATH; Open MPI's own daemons are not used.",
     ),
     row(
         T,

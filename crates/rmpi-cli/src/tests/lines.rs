@@ -4,7 +4,7 @@ use super::{hosts, parse_as, printed, run, run_in, split};
 use crate::{LogLevel, Parsed, Personality};
 use rmpi_types::launch::EnvMerge;
 use rmpi_types::spec::{
-    BindTo, Forward, HostKeys, MapBy, Object, OnFailure, OutputDir, RankBy, Slots, Stdin, Tag,
+    BindTo, FileLayout, Files, Forward, HostKeys, MapBy, Object, OnFailure, RankBy, Shown, Slots, Stdin, Tag,
 };
 use rmpi_types::{Rank, RankSet, Transport};
 use std::ffi::OsString;
@@ -99,12 +99,7 @@ fn environment_of_the_ranks() {
     assert_eq!(set("-genv G=5 -env L 6 --unset-env A p"), pairs(&[("G", "5"), ("L", "6"), ("A", "-")]));
     assert_eq!(
         set("--prefix /o --mca btl self,tcp -mca btl vader --gmca k v p"),
-        pairs(&[
-            ("OMPI_MCA_k", "v"),
-            ("PATH", "/o/bin:/bin"),
-            ("LD_LIBRARY_PATH", "/o/lib"),
-            ("OMPI_MCA_btl", "self,tcp,vader"),
-        ])
+        pairs(&[("OMPI_MCA_k", "v"), ("OMPI_MCA_btl", "self,tcp,vader"),])
     );
     let unset = run("-x NOPE p");
     assert_eq!(unset.notes, ["could not find environment variable \"NOPE\""]);
@@ -138,11 +133,14 @@ fn output_options() {
     assert_eq!(o("--output timestamp,tag").tag, Tag::OpenMpi5);
     let five = o("--output tag,TIMEST,merge,dir=d");
     assert!(five.tag == Tag::OpenMpi5 && five.timestamp && five.merge_stderr);
-    assert_eq!(five.directory.unwrap().path.to_str(), Some("/w/d"));
-    let dir = OutputDir { path: "/o:x".into(), nocopy: true, nojobid: true };
-    assert_eq!(o("--output-filename /o:x:nocopy,nojobid").directory, Some(dir));
-    assert_eq!(o("--ranks-shown 0,3-5").shown.unwrap().to_string(), "0,3-5");
-    assert_eq!(o("--ranks-shown first").shown, Some(RankSet::range(0, 0)));
+    assert_eq!(five.files.unwrap().layout, FileLayout::OpenMpi5("/w/d".into()));
+    let files = Files { layout: FileLayout::OpenMpi4 { dir: "/o:x".into(), nojobid: true }, nocopy: true };
+    assert_eq!(o("--output-filename /o:x:nocopy,nojobid").files, Some(files));
+    let files = Files { layout: FileLayout::Prefix("/w/f".into()), nocopy: true };
+    assert_eq!(o("--output file=f:nocopy").files, Some(files));
+    assert_eq!(o("--ranks-shown 0,3-5").shown, Shown::Ranks([0, 3, 4, 5].map(Rank).into_iter().collect()));
+    assert_eq!(o("--ranks-shown first").shown, Shown::Ranks(RankSet::range(0, 0)));
+    assert_eq!(o("--ranks-shown failed").shown, Shown::Failed);
     assert_eq!((o("--stdio pty").pty, o("--stdio pipe").pty), (Some(true), Some(false)));
     assert!(
         o("--on-broken-pipe ignore").ignore_broken_pipe && o("-q").quiet && o("--timestamp-output").timestamp
@@ -252,8 +250,7 @@ fn precedence() {
     assert_eq!((hosts(&pod).as_str(), pod.job.reach.connect_retries), ("n1:3 n2:3", 10));
     assert!(pod.notes.is_empty() && run_in(&[("RMPIRUN_TAG_OUTPUT", "0")], "p").job.output.tag == Tag::None);
     assert_eq!(run_in(&[("RMPIRUN_RANK", "1"), ("RMPIRUN_IFACE", "eth9")], "p").job.ifaces.len(), 0);
-    let site =
-        run_in(&[("HYDRA_BOOTSTRAP", "slurm"), ("MPIEXEC_TIMEOUT", "-1"), ("RMPIRUN_TIMEOUT", "")], "p");
+    let site = run_in(&[("HYDRA_BOOTSTRAP", "sge"), ("MPIEXEC_TIMEOUT", "-1"), ("RMPIRUN_TIMEOUT", "")], "p");
     assert_eq!((site.notes.len(), site.job.limits.job), (1, None));
     assert!(run_in(&[("OMPI_MCA_rmaps_base_oversubscribe", "1")], "p").job.placement.oversubscribe);
 }
@@ -270,7 +267,8 @@ fn hydra_habits() {
     let listed = hydra("-f bare -n 4 p");
     assert_eq!((hosts(&listed).as_str(), listed.job.placement.listed_order), ("n1:1 n2:1", true));
     let bound = hydra("-bind-to core:2 -map-by hwthread p");
-    assert_eq!((bound.job.placement.pe, bound.notes.len()), (Some(2), 1));
+    assert_eq!((bound.job.placement.pe, bound.job.placement.bind_order), (Some(2), Some(Object::Hwthread)));
+    assert!(bound.notes.is_empty());
     assert_eq!(run("--personality hydra -f bare p").job.hosts[0].slots, Slots::Count(1));
     assert_eq!(run_in(&[("RMPIRUN_PERSONALITY", "hydra")], "p").personality, Personality::Hydra);
     assert_eq!(run("--personality ompi p").personality, Personality::Default);

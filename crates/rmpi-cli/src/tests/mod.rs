@@ -1,8 +1,10 @@
 //! Tests of whole command lines: what each kind of option does to the job, what wrong ones are told, the rules of
 //! the table, and arbitrary input. Helpers here; cases in the files beside this one.
 
+mod allocations;
 mod errors;
 mod lines;
+mod others;
 mod props;
 mod rows;
 
@@ -20,8 +22,25 @@ fn file(path: &Path) -> io::Result<Vec<u8>> {
         Some("/w/apps") => b"-np 1 -x A=1 one\n-np 2 --host n2 two 'a b'\n".to_vec(),
         Some("/w/ranks") => b"rank 0=n3 slot=0\nrank 1=n1 slot=1\n".to_vec(),
         Some("/w/seq") => b"n2\nn1\nn2\n".to_vec(),
+        Some("/w/nodes") => b"n1\nn1\nn2\n".to_vec(),
+        Some("/w/pe") => b"n1 2 all.q UNDEFINED\nn2.x 1 all.q UNDEFINED\n".to_vec(),
+        Some("/w/tune") => {
+            b"# comment\n-x A=1 --mca btl tcp\ntimeout = 5\npml = ob1\ntag-output = 1\n".to_vec()
+        }
+        Some("/c/rmpirun.conf") => b"kill_grace = 7\ntimeout = 4\n".to_vec(),
         Some("/w/bad") => b"n1 slots=2\nn2 slots=x\n".to_vec(),
         Some("/w/.") => return Err(io::Error::from_raw_os_error(21)),
+        _ => return Err(io::Error::from_raw_os_error(2)),
+    })
+}
+
+/// Programs that exist in these tests.
+fn program(words: &[&std::ffi::OsStr]) -> io::Result<Vec<u8>> {
+    let line: Vec<_> = words.iter().map(|w| w.to_string_lossy()).collect();
+    Ok(match line.join(" ").as_str() {
+        "srun --version" => b"slurm 22.05.8\n".to_vec(),
+        "flux hostlist local" => b"f[1-2]\n".to_vec(),
+        "./discover" => b"d1:2\nd2\n".to_vec(),
         _ => return Err(io::Error::from_raw_os_error(2)),
     })
 }
@@ -38,6 +57,8 @@ fn parse_as(argv0: &str, env: &[(&str, &str)], args: Vec<OsString>) -> Result<Pa
         env: &env,
         read_file: &file,
         read_stdin: &read_stdin,
+        run: &|words| program(words),
+        have: &|name| name == "srun",
         cwd: "/w".into(),
         argv0: argv0.into(),
     };

@@ -56,13 +56,20 @@ const SAMPLES: &[&[&str]] = &[
     &["continue"],
     &["path:/d"],
     &["quic"],
+    &["slurm"],
+    &["gpu"],
+    &["4"],
+    &["off"],
+    &["static"],
+    &["timeout=5"],
+    &["--timeout 5"],
 ];
 
 /// An option without an effect on the draft would be an option that does nothing.
 #[test]
 fn every_active_row_takes_something_and_changes_something() {
     // Looked at before the rows are applied, or undone by others: their own tests are in `lines`.
-    let elsewhere = ["help", "version", "personality", "app"];
+    let elsewhere = ["help", "version", "personality", "app", "completions", "man", "check-build"];
     let defaults = ["nooversubscribe", "genvall", "noprefix", "disable-recovery"];
     let mut idle = Vec::new();
     for row in table::rows().filter(|r| r.behaviour == Behaviour::Active) {
@@ -85,6 +92,8 @@ fn effect(row: &Row, sample: &[&str]) -> Option<bool> {
         env: &env,
         read_file: &super::file,
         read_stdin: &|| Ok(Vec::new()),
+        run: &|words| super::program(words),
+        have: &|name| name == "srun",
         cwd: "/w".into(),
         argv0: "rmpirun".into(),
     };

@@ -3,6 +3,7 @@
 //! the order package, NUMA node, core, thread; an object's place is that of its lowest CPU, as hwloc has it.
 
 pub(crate) mod cgroup;
+mod gpu;
 
 use rmpi_types::CpuSet;
 use rmpi_types::cpus::{Cpu, Topology};
@@ -26,11 +27,19 @@ pub(crate) fn read(root: &Path, allowed: &CpuSet) -> Topology {
     let raw = online.iter().filter_map(|cpu| Raw::read(&system, cpu, &numa, &mut known)).collect();
     let quota_milli = cgroup::quota_milli(root);
     let mut cpus = number(raw);
+    // The system's numbers of NUMA nodes and ours.
+    let ours = cpus.iter().filter_map(|c| Some((*numa.get(&c.os)?, c.numa))).collect();
+    let gpus = gpu::read(root, &ours);
     cpus.retain(|c| allowed.contains(c.os));
     if cpus.is_empty() {
         cpus = (0u32..).zip(allowed.iter()).map(|(i, os)| flat(i, os)).collect();
     }
-    Topology { cpus, quota_milli }
+    Topology { cpus, quota_milli, gpus }
+}
+
+/// The GPUs alone.
+pub(crate) fn gpus(root: &Path) -> Vec<rmpi_types::cpus::Gpu> {
+    gpu::read(root, &BTreeMap::new())
 }
 
 /// What the CPUs' own files say where the list is missing.

@@ -62,16 +62,19 @@ impl Driver {
 
     fn plan(&mut self, reports: &[(NodeIdx, NodeReport)]) -> Result<Vec<(NodeIdx, NodeLaunch)>, PlanFault> {
         let planned = plan::make(&self.config, &self.targets, reports, &self.reached_at)?;
+        let size = planned.size;
+        let launches = self.planned(planned);
         let output = &self.config.spec.output;
-        if let Some(dir) = &output.directory {
-            let layout = Layout::new(dir, planned.size, output.merge_stderr);
-            let ranks = planned.placement.iter().flat_map(|(_, ranks)| ranks.iter());
+        if let Some(files) = &output.files {
+            let places = self.places.clone();
+            let layout = Layout::new(&files.layout, size, output.merge_stderr, self.config.restart, places);
+            let ranks = self.placement.iter().flat_map(|(_, ranks)| ranks.iter());
             layout
                 .create(ranks)
                 .and_then(|()| self.sinks.open_files(layout).map_err(|e| e.to_string()))
                 .map_err(|message| PlanFault { code: rmpi_types::exit::USAGE, message })?;
         }
-        Ok(self.planned(planned))
+        Ok(launches)
     }
 
     /// Passes an event on to the embedder and keeps what the report needs.
@@ -92,10 +95,12 @@ impl Driver {
             }
             JobEventOut::RankStarted { node, proc, pid } => {
                 tracing::debug!(node = node.0, rank = proc.rank.0, pid, "rank started");
+                self.places.started(proc.rank, pid);
                 Event::RankStarted { proc, node, pid }
             }
             JobEventOut::RankExited { node, exit } => {
                 tracing::debug!(node = node.0, rank = exit.proc.rank.0, code = exit.code(), "rank exited");
+                self.sinks.ended(&exit);
                 Event::RankExited(exit)
             }
             JobEventOut::NodeLost { node, what } => {

@@ -15,7 +15,7 @@ use crate::job::Config;
 use crate::outcome::{HostResult, HostState, Outcome};
 use crate::plan::Planned;
 use crate::reach::{self, Target};
-use crate::sink::{Delivery, Hosts, SinkEvent, Sinks};
+use crate::sink::{Delivery, Places, SinkEvent, Sinks};
 use crate::{hosts, input::Source};
 use input::FromLink;
 use link::Link;
@@ -49,7 +49,7 @@ pub(super) struct Driver {
     sinks: Sinks,
     stdin: Source,
     events: Events,
-    rank_hosts: Hosts,
+    places: Places,
     placement: Vec<(NodeIdx, RankSet)>,
     notes: Vec<String>,
     output_error: Option<String>,
@@ -148,7 +148,7 @@ impl Driver {
             elapsed: Duration::ZERO,
             tries: 1,
         };
-        let rank_hosts = Hosts::default();
+        let places = Places::default();
         let to_driver = control.clone();
         let notify = Arc::new(move |event: SinkEvent| drop(to_driver.send(Input::Sink(event))));
         let to_driver = control.clone();
@@ -158,8 +158,7 @@ impl Driver {
                 None => Input::StdinEof,
             }));
         });
-        let sinks =
-            Sinks::new(spec.output.clone(), config.delivery, rank_hosts.clone(), notify, events.clone());
+        let sinks = Sinks::new(spec.output.clone(), config.delivery, places.clone(), notify, events.clone());
         Self {
             machine,
             start,
@@ -170,7 +169,7 @@ impl Driver {
             sinks,
             stdin: Source::new(config.input.clone(), answer),
             events,
-            rank_hosts,
+            places,
             placement: Vec::new(),
             notes: Vec::new(),
             output_error: None,
@@ -294,7 +293,8 @@ impl Driver {
         let name = |(node, ranks): &(NodeIdx, RankSet)| {
             (self.targets[node.0 as usize].host.name.clone(), ranks.clone())
         };
-        self.rank_hosts.set(planned.placement.iter().map(name).collect());
+        let space = format!("rmpirun-{}-{}@1", hosts::own_name(), std::process::id());
+        self.places.set(planned.placement.iter().map(name).collect(), space);
         self.placement = planned.placement;
         self.events.send(Event::Planned(Box::new(planned.view)));
         planned.launches

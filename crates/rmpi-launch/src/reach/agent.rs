@@ -33,7 +33,7 @@ pub(super) struct Child {
 }
 
 impl Agent {
-    /// Starts `words... [user@]host command`.
+    /// Starts `words... [user@]host command`; where a word has `{host}` in it that is the host's place.
     ///
     /// # Errors
     /// A fault of stage `shell` that names the agent.
@@ -44,7 +44,21 @@ impl Agent {
         let name = program.to_string_lossy().into_owned();
         let login = host.user.as_ref().map_or_else(|| host.name.clone(), |u| format!("{u}@{}", host.name));
         let mut agent = Command::new(program);
-        agent.args(own).arg(login).arg(command).process_group(0);
+        const HERE: &str = "{host}";
+        let mut placed = false;
+        for word in own {
+            match word.to_str().filter(|w| w.contains(HERE)) {
+                Some(text) => {
+                    agent.arg(text.replace(HERE, &login));
+                    placed = true;
+                }
+                None => drop(agent.arg(word)),
+            }
+        }
+        if !placed {
+            agent.arg(login);
+        }
+        agent.arg(command).process_group(0);
         agent.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         agent.spawn().and_then(|process| Self::adopt(process, name.clone())).map_err(|e| {
             LaunchFault::fatal(Stage::Shell, format!("agent {name} cannot be started: {e}"))
@@ -132,6 +146,16 @@ mod tests {
         let mut text = String::new();
         process.stdout.read_to_string(&mut text).await.unwrap();
         assert_eq!(text, "me@n1:the command\n");
+    }
+
+    #[tokio::test]
+    async fn the_host_can_have_a_place_of_its_own() {
+        let words = ["sh", "-c", "echo \"$@\"", "agent", "--on={host}", "sh", "-c"].map(Into::into);
+        let host = Host { name: "n1".into(), ..Host::default() };
+        let mut process = Process::of_agent(Agent::start(&words, &host, "cmd").unwrap());
+        let mut text = String::new();
+        process.stdout.read_to_string(&mut text).await.unwrap();
+        assert_eq!(text, "--on=n1 sh -c cmd\n");
     }
 
     #[tokio::test]

@@ -46,7 +46,7 @@ pub(crate) fn targets(config: &Config) -> Result<Vec<Target>, String> {
     let spec = &config.spec;
     if spec.hosts.is_empty() {
         let host = Host { name: hosts::own_name(), ..Host::default() };
-        let local = spec.reach.agent.is_none() && spec.reach.local_direct;
+        let local = hosts::needs_no_way(&spec.reach);
         return Ok(vec![Target { node: NodeIdx(0), index: 0, host, local }]);
     }
     let here: Vec<usize> =

@@ -1,8 +1,9 @@
 //! Writing to our own stdout or stderr: batched, whole, however slow the reader is.
 
+use super::Chunk;
 use super::format::{Format, Now};
 use super::lane::Writer;
-use super::{Chunk, Hosts};
+use super::places::Places;
 use crate::clock;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::fs::File;
@@ -16,15 +17,15 @@ const BATCH: usize = 256 << 10;
 pub(super) struct Console {
     file: File,
     format: Format,
-    hosts: Hosts,
+    places: Places,
     merge: bool,
     batch: Vec<u8>,
 }
 
 impl Console {
     /// Writes to `fd`; `merge` names both streams `stdout` in tags.
-    pub(super) fn new(fd: OwnedFd, format: Format, hosts: Hosts, merge: bool) -> Self {
-        Self { file: File::from(fd), format, hosts, merge, batch: Vec::new() }
+    pub(super) fn new(fd: OwnedFd, format: Format, places: Places, merge: bool) -> Self {
+        Self { file: File::from(fd), format, places, merge, batch: Vec::new() }
     }
 }
 
@@ -34,10 +35,10 @@ impl Writer for Console {
         if self.format.raw() {
             self.batch.extend_from_slice(&chunk.bytes);
         } else {
-            let ctime = if self.format.timestamp { clock::ctime_now() } else { String::new() };
+            let ctime = if self.format.timed() { clock::ctime_now() } else { String::new() };
             let now = Now { ctime, seconds: clock::unix_seconds() };
-            let host = self.hosts.of(chunk.proc.rank);
-            self.format.put(&mut self.batch, chunk.proc, host, stream, &chunk.bytes, &now);
+            let place = self.places.of(chunk.proc.rank);
+            self.format.put(&mut self.batch, chunk.proc, &place, stream, &chunk.bytes, &now);
         }
         self.batch.len() >= BATCH
     }

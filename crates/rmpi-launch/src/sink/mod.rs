@@ -4,22 +4,26 @@
 mod console;
 mod files;
 mod format;
+mod held;
 mod lane;
+mod places;
 #[cfg(test)]
 mod tests;
 
 pub(crate) use files::Layout;
+pub(crate) use places::Places;
 
 use crate::event::{Event, Events};
 use bytes::Bytes;
 use format::Format;
+use held::Held;
 use lane::Lane;
-use rmpi_types::spec::Output;
-use rmpi_types::{ProcId, Rank, RankSet};
+use rmpi_types::spec::{Output, Shown, Tag};
+use rmpi_types::{ProcId, Rank, RankExit};
 use rmpi_wire::msg::Stream;
 use std::io;
 use std::os::fd::AsFd as _;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 /// Output of one rank on its way.
 #[derive(Clone)]
@@ -59,22 +63,6 @@ impl Drop for Credit {
     }
 }
 
-/// Names of ranks' hosts, known once the plan is made.
-#[derive(Clone, Default)]
-pub(crate) struct Hosts(Arc<OnceLock<Vec<(String, RankSet)>>>);
-
-impl Hosts {
-    /// Sets the names; once.
-    pub(crate) fn set(&self, hosts: Vec<(String, RankSet)>) {
-        let _ = self.0.set(hosts);
-    }
-
-    fn of(&self, rank: Rank) -> &str {
-        let hosts = self.0.get().map_or(&[][..], Vec::as_slice);
-        hosts.iter().find(|(_, ranks)| ranks.contains(rank)).map_or("", |(name, _)| name)
-    }
-}
-
 /// Where output is to go beside files.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Delivery {
@@ -91,9 +79,10 @@ pub enum Delivery {
 pub(crate) struct Sinks {
     spec: Output,
     delivery: Delivery,
-    hosts: Hosts,
+    places: Places,
     notify: Notify,
     events: Events,
+    held: Held,
     stdout: Option<Lane>,
     stderr: Option<Lane>,
     files: Option<Lane>,
@@ -103,11 +92,12 @@ impl Sinks {
     pub(crate) fn new(
         spec: Output,
         delivery: Delivery,
-        hosts: Hosts,
+        places: Places,
         notify: Notify,
         events: Events,
     ) -> Self {
-        Self { spec, delivery, hosts, notify, events, stdout: None, stderr: None, files: None }
+        let held = Held::default();
+        Self { spec, delivery, places, notify, events, held, stdout: None, stderr: None, files: None }
     }
 
     /// Starts writing files as well.
@@ -130,20 +120,48 @@ impl Sinks {
         if let Some(lane) = &self.files {
             lane.push(chunk.clone(), receipt.clone());
         }
-        let nocopy = self.spec.directory.as_ref().is_some_and(|d| d.nocopy);
-        let shown = self.spec.shown.as_ref().is_none_or(|set| set.contains(chunk.proc.rank));
         match self.delivery {
             Delivery::Discard => {}
             Delivery::Events => self.events.output(
                 Event::Output { proc: chunk.proc, stream: chunk.stream, bytes: chunk.bytes },
                 receipt,
             ),
-            Delivery::Inherit if nocopy || !shown || chunk.bytes.is_empty() => {}
-            Delivery::Inherit => {
-                let to_stdout = self.spec.merge_stderr || chunk.stream == Stream::Stdout;
-                if let Some(lane) = self.console(to_stdout) {
-                    lane.push(chunk, receipt);
-                }
+            Delivery::Inherit if chunk.bytes.is_empty() || !self.shown(&chunk) => {}
+            Delivery::Inherit if self.spec.shown == Shown::Failed => self.held.keep(chunk),
+            Delivery::Inherit => self.show(chunk, receipt),
+        }
+    }
+
+    /// Whether this is for the console at all.
+    fn shown(&self, chunk: &Chunk) -> bool {
+        let place = self.places.of(chunk.proc.rank);
+        let rank = match &self.spec.shown {
+            Shown::All | Shown::Failed => true,
+            Shown::Ranks(set) => set.contains(chunk.proc.rank),
+            Shown::Local(set) => set.contains(Rank(place.local)),
+        };
+        let file = self.spec.files.as_ref();
+        rank && file.is_none_or(|f| !f.nocopy && files::copied(&f.layout, &place, chunk.stream))
+    }
+
+    fn show(&mut self, chunk: Chunk, receipt: Receipt) {
+        let to_stdout = self.spec.merge_stderr || chunk.stream == Stream::Stdout || self.spec.tag == Tag::Xml;
+        if let Some(lane) = self.console(to_stdout) {
+            lane.push(chunk, receipt);
+        }
+    }
+
+    /// A rank has ended and all its output was put: what was held back of it is shown if it failed.
+    pub(crate) fn ended(&mut self, exit: &RankExit) {
+        for chunk in self.held.take(exit.proc) {
+            if exit.failed() {
+                let credit = Credit {
+                    proc: chunk.proc,
+                    stream: chunk.stream,
+                    bytes: 0,
+                    notify: Arc::clone(&self.notify),
+                };
+                self.show(chunk, Receipt { _credit: Arc::new(credit) });
             }
         }
     }
@@ -159,8 +177,8 @@ impl Sinks {
             } else {
                 io::stderr().as_fd().try_clone_to_owned()
             };
-            let format = Format { tag: self.spec.tag, timestamp: self.spec.timestamp };
-            let console = |fd| console::Console::new(fd, format, self.hosts.clone(), self.spec.merge_stderr);
+            let format = Format { tag: self.spec.tag.clone(), timestamp: self.spec.timestamp };
+            let console = |fd| console::Console::new(fd, format, self.places.clone(), self.spec.merge_stderr);
             let name = if to_stdout { "rmpi-stdout" } else { "rmpi-stderr" };
             match fd.and_then(|fd| Lane::start(name, console(fd), failed)) {
                 Ok(lane) => *slot = Some(lane),

@@ -13,7 +13,7 @@ fn sinks(
     let (tx, rx) = mpsc::channel();
     let (events, stream) = Events::channel();
     let notify: Notify = Arc::new(move |event| drop(tx.send(event)));
-    (Sinks::new(spec, delivery, Hosts::default(), notify, events), rx, stream)
+    (Sinks::new(spec, delivery, Places::default(), notify, events), rx, stream)
 }
 
 fn chunk(text: &'static str) -> Chunk {
@@ -44,7 +44,7 @@ fn discarded_and_hidden_output_returns_its_credit_at_once() {
     let (mut discard, credit, _events) = sinks(Output::default(), Delivery::Discard);
     discard.put(chunk("hello\n"));
     assert_eq!(written(&credit), Some(6));
-    let shown = Some(RankSet::range(0, 1));
+    let shown = Shown::Ranks(rmpi_types::RankSet::range(0, 1));
     let (mut hidden, credit, _events) = sinks(Output { shown, ..Output::default() }, Delivery::Inherit);
     hidden.put(chunk("hello\n"));
     assert_eq!(written(&credit), Some(6));
@@ -63,10 +63,11 @@ fn an_embedder_that_left_does_not_hold_ranks_back() {
 #[test]
 fn files_take_every_byte_before_credit_returns_and_say_what_failed() {
     let root = std::env::temp_dir().join(format!("rmpi-sink-{}", std::process::id()));
-    let dir = rmpi_types::spec::OutputDir { path: root.clone(), nocopy: true, nojobid: false };
-    let spec = Output { directory: Some(dir.clone()), ..Output::default() };
+    let kind = rmpi_types::spec::FileLayout::OpenMpi4 { dir: root.clone(), nojobid: false };
+    let files = rmpi_types::spec::Files { layout: kind.clone(), nocopy: true };
+    let spec = Output { files: Some(files), ..Output::default() };
     let (mut sinks, credit, _events) = sinks(spec, Delivery::Inherit);
-    let layout = Layout::new(&dir, 4, false);
+    let layout = Layout::new(&kind, 4, false, 0, Places::default());
     layout.create((0..4).map(Rank)).unwrap();
     sinks.open_files(layout).unwrap();
     sinks.put(chunk("one\n"));

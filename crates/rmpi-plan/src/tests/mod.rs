@@ -35,7 +35,10 @@ pub(super) fn reached(spec: &JobSpec, topology: &Topology) -> Vec<NodeFacts> {
 pub(super) fn two_sockets(threads: u32) -> Topology {
     let cpu =
         |c: u32, t: u32| Cpu { os: c + 8 * t, core: c, package: c / 4, numa: c / 4, cache: [c, c, c / 4] };
-    Topology { cpus: (0..8).flat_map(|c| (0..threads).map(move |t| cpu(c, t))).collect(), quota_milli: None }
+    Topology {
+        cpus: (0..8).flat_map(|c| (0..threads).map(move |t| cpu(c, t))).collect(),
+        ..Topology::default()
+    }
 }
 
 /// Nodes of the ranks, from 1: `1 1 2`.

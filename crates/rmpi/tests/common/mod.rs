@@ -61,6 +61,7 @@ pub fn wire_up_as(n: u32, data: DataPlane) -> (Vec<u8>, Vec<TcpListener>) {
         stdio: StdioKind::Pipe,
         kill_grace_ms: 0,
         drain_ms: 0,
+        extras: Default::default(),
         output_credit: 0,
     };
     (rmpi_wire::boot::build(&launch, &table).unwrap(), listeners)
