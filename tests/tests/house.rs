@@ -114,7 +114,7 @@ fn one_crate_knows_each_foreign_thing() {
 
 #[test]
 fn the_data_plane_is_free_of_tokio() {
-    for crate_name in ["rmpi-net", "rmpi-core", "rmpi-coll", "rmpi"] {
+    for crate_name in ["rmpi-net", "rmpi-shm", "rmpi-core", "rmpi-coll", "rmpi"] {
         let tree = Command::new(env!("CARGO"))
             .args(["tree", "-p", crate_name, "-e", "normal", "--prefix", "none", "--locked", "--offline"])
             .current_dir(root())

@@ -3,6 +3,7 @@
 
 use crate::error::Fault;
 use crate::header::{HEADER_LEN, Header};
+use crate::local::{Local, Waiting};
 use crate::matching::Age;
 use crate::ops::OpId;
 use rmpi_net::{Dial, Link};
@@ -101,6 +102,8 @@ pub(crate) struct Conn {
     pub(crate) host: Arc<str>,
     pub(crate) link: Option<Box<dyn Link>>,
     pub(crate) dial: Option<Dial>,
+    /// The peer is on this node, and this is how it is reached.
+    pub(crate) local: Option<Box<Local>>,
     /// After a duplicate verdict: when to dial after all.
     pub(crate) redial_at: Option<Instant>,
     /// The relation is over, and why.
@@ -126,6 +129,7 @@ impl Conn {
             host,
             link: None,
             dial: None,
+            local: None,
             redial_at: None,
             dead: None,
             bye: false,
@@ -136,6 +140,16 @@ impl Conn {
             hot: false,
             last_used: 0,
         }
+    }
+
+    /// Whether messages can go now: there is a link, or the peer is on this node.
+    pub(crate) fn is_up(&self) -> bool {
+        self.link.is_some() || self.local.is_some()
+    }
+
+    /// Whether nothing waits to be sent.
+    pub(crate) fn nothing_queued(&self) -> bool {
+        self.tx.queue.is_empty() && self.local.as_ref().is_none_or(|l| l.nothing_queued())
     }
 
     /// Room in a gathered frame buffer for `len` more bytes, at the end of the queue.
@@ -157,6 +171,10 @@ impl Conn {
 
     /// Queues a header that nothing follows.
     pub(crate) fn control(&mut self, header: &Header) {
+        if let Some(local) = self.local.as_deref_mut() {
+            local.messages.push_back(Waiting::Bare(*header));
+            return;
+        }
         self.frames(HEADER_LEN).0.extend_from_slice(&header.encode());
     }
 

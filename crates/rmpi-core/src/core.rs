@@ -6,10 +6,12 @@
 
 use crate::conn::Conn;
 use crate::error::Fault;
+use crate::local::Rail;
 use crate::matching::Matcher;
 use crate::ops::{OpId, Ops, State, Status};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use rmpi_net::{Acceptor, Dial, JobKey, Route, Security};
+use rmpi_shm::Segment;
 use std::any::Any;
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -40,6 +42,10 @@ pub struct Endpoint {
 pub trait Directory: Send {
     /// Where `rank` (below the world's size) listens.
     fn endpoint(&self, rank: u32) -> Endpoint;
+    /// The number of `rank` among the ranks of this rank's node, if it is one of them.
+    fn local(&self, _rank: u32) -> Option<u32> {
+        None
+    }
 }
 
 /// Who this engine is.
@@ -59,6 +65,8 @@ pub struct Config {
     pub oversubscribed: bool,
     /// Key pairs: every link is encrypted then.
     pub security: Option<Security>,
+    /// The memory that the ranks of this node share.
+    pub segment: Option<Arc<Segment>>,
 }
 
 /// Work that advances with the engine's progress: a non-blocking collective.
@@ -75,6 +83,8 @@ pub struct Core {
     pub(crate) config: Config,
     pub(crate) directory: Box<dyn Directory>,
     pub(crate) acceptor: Option<Acceptor>,
+    /// Shared memory with the ranks of this node.
+    pub(crate) rail: Option<Box<Rail>>,
     pub(crate) conns: Vec<Option<Box<Conn>>>,
     pub(crate) hot: Vec<u32>,
     pub(crate) dialling: Vec<u32>,
@@ -106,11 +116,13 @@ impl Core {
         acceptor: Option<Acceptor>,
     ) -> std::io::Result<Self> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        let rail = config.segment.clone().map(|s| Box::new(Rail::new(s)));
         let conns = std::iter::repeat_with(|| None).take(config.size as usize).collect();
         Ok(Self {
             config,
             directory,
             acceptor,
+            rail,
             conns,
             hot: Vec::new(),
             dialling: Vec::new(),
@@ -144,6 +156,19 @@ impl Core {
         self.config.size
     }
 
+    /// The memory that the ranks of this node share, if they do.
+    #[must_use]
+    pub fn segment(&self) -> Option<&Arc<Segment>> {
+        self.config.segment.as_ref()
+    }
+
+    /// The number in the segment of a rank of the world, if it shares memory with this one.
+    #[must_use]
+    pub fn local_rank_of(&self, world: u32) -> Option<u32> {
+        let segment = self.config.segment.as_ref()?;
+        self.directory.local(world).filter(|&l| segment.world_rank(l) == Some(world))
+    }
+
     pub(crate) fn route(&self, to: u32) -> Route {
         let Config { namespace, epoch, rank, .. } = self.config;
         Route { namespace, epoch, from: rank, to }
@@ -158,7 +183,7 @@ impl Core {
     /// One round of progress; whether anything happened.
     pub fn progress(&mut self) -> bool {
         self.round += 1;
-        let mut busy = false;
+        let mut busy = self.rail.is_some() && self.progress_local();
         let mut i = 0;
         while i < self.hot.len() {
             let peer = self.hot[i];
@@ -185,10 +210,30 @@ impl Core {
 
     /// Looks at everything at once: after a park, and before one.
     pub(crate) fn progress_all(&mut self) -> bool {
-        let mut busy = self.progress();
+        // Who has died rings nobody.
+        let mut busy = self.progress() | self.bury(false);
         busy |= self.link_up();
         if self.cold > 0 {
             busy |= self.look_at_cold();
+        }
+        busy
+    }
+
+    /// Looks at the peers of this node that are in touch.
+    fn progress_local(&mut self) -> bool {
+        let mut busy = false;
+        if let Some(new) = self.rail.as_ref().and_then(|r| r.bells.introduced()) {
+            self.meet(&new);
+            busy = true;
+        }
+        let mut i = 0;
+        while let Some(&peer) = self.rail.as_ref().and_then(|r| r.peers.get(i)) {
+            let local = self.conns[peer as usize].as_ref().and_then(|c| c.local.as_deref());
+            if local.is_some_and(|l| l.peer.ready() || !l.nothing_queued()) {
+                busy |= self.service(peer);
+            }
+            // One that was lost has left the list.
+            i += usize::from(self.rail.as_ref().and_then(|r| r.peers.get(i)) == Some(&peer));
         }
         busy
     }
@@ -214,7 +259,8 @@ impl Core {
             let sent = self.pump(&mut conn);
             sent.and_then(|sent| self.receive(&mut conn).map(|got| sent | got))
         } else {
-            Ok(false)
+            let sent = self.local_pump(&mut conn);
+            sent.and_then(|sent| self.local_receive(&mut conn).map(|got| sent | got))
         };
         if matches!(outcome, Ok(true)) {
             conn.last_used = self.round;

@@ -5,7 +5,10 @@
 //! them through the eventfd.
 
 use crate::core::{Config, Core, Directory, TOKEN_LINKUP, TOKEN_WAKE, register, unregister};
-use crate::ops::{Finished, OpId};
+use crate::local::TOKEN_BELL;
+use crate::local_receive::{Quick, one_source};
+use crate::ops::{Finished, OpId, Status};
+use crate::submit::RecvSpec;
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use rmpi_net::Acceptor;
@@ -23,6 +26,11 @@ const PARK: Duration = Duration::from_secs(1);
 const PARK_LINKUP: Duration = Duration::from_millis(10);
 /// Rounds between looks at the clock.
 const CLOCK_EVERY: u32 = 16;
+/// Looks of a blocking receive at its peer's slot before it takes the long way, and between rounds of progress.
+const QUICK_LOOKS: u32 = 512;
+const QUICK_ROUND: u32 = 32;
+/// Longest park of a rank that cannot be woken by the others of its node.
+const PARK_DEAF: Duration = Duration::from_millis(2);
 
 struct Shared {
     core: Mutex<Core>,
@@ -72,7 +80,7 @@ impl Engine {
         Ok(Self { shared: Arc::new(shared) })
     }
 
-    fn lock(&self) -> MutexGuard<'_, Core> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Core> {
         let s = &self.shared;
         if let Ok(guard) = s.core.try_lock() {
             return guard;
@@ -154,26 +162,69 @@ impl Engine {
             let since = *idle.get_or_insert(now);
             if now - since >= if oversubscribed { YIELD } else { SPIN } {
                 let limit = deadline.map_or(PARK, |d| d.saturating_duration_since(now).min(PARK));
-                core = self.park(core, limit);
+                let found = &mut None;
+                core = self.park(core, limit, &mut |core| {
+                    *found = check(core);
+                    found.is_some()
+                });
+                if found.is_some() {
+                    self.tell(&core);
+                    return found.take();
+                }
             }
         }
     }
 
-    /// Parks for at most `limit` or until something arrives.
-    pub(crate) fn park_for(&self, limit: Duration) {
-        drop(self.park(self.lock(), limit));
+    /// Receives without an operation when the message is the next one of a peer on this node, waiting a little
+    /// for it; `None` sends the caller the long way.
+    pub(crate) fn recv_soon(&self, spec: &RecvSpec, bytes: &mut [u8]) -> Option<Status> {
+        let rank = one_source(spec)?;
+        let mut core = self.lock();
+        let looks = if core.config.oversubscribed { 1 } else { QUICK_LOOKS };
+        for look in 1..=looks {
+            match core.recv_at_once(spec, rank, bytes) {
+                Quick::Done(status) => return Some(status),
+                Quick::Other => return None,
+                Quick::Nothing => std::hint::spin_loop(),
+            }
+            if look % QUICK_ROUND == 0 {
+                if core.progress() {
+                    self.tell(&core);
+                }
+                if self.shared.contenders.load(Ordering::Relaxed) > 0 {
+                    return None;
+                }
+            }
+        }
+        None
     }
 
-    fn park<'a>(&'a self, mut core: MutexGuard<'a, Core>, limit: Duration) -> MutexGuard<'a, Core> {
+    /// Parks for at most `limit` or until something arrives.
+    pub(crate) fn park_for(&self, limit: Duration) {
+        drop(self.park(self.lock(), limit, &mut |_| false));
+    }
+
+    /// `look` is asked once more whether there is anything, after the ranks of the node can see that this one
+    /// is going to sleep.
+    fn park<'a>(
+        &'a self,
+        mut core: MutexGuard<'a, Core>,
+        limit: Duration,
+        look: &mut dyn FnMut(&mut Core) -> bool,
+    ) -> MutexGuard<'a, Core> {
         let s = &self.shared;
         if core.parked {
             let waited = s.changed.wait_timeout(core, limit);
             return waited.unwrap_or_else(PoisonError::into_inner).0;
         }
-        // A last look; afterwards the level-triggered set cannot miss anything.
-        if core.progress_all() {
+        // A last look; afterwards the level-triggered set cannot miss anything, and the ranks of the node see
+        // that they must ring.
+        let sure = core.lie_down();
+        if core.progress_all() | look(&mut core) {
+            core.get_up();
             return core;
         }
+        let limit = if sure { limit } else { limit.min(PARK_DEAF) };
         let limit = if core.dialling.is_empty() && !core.acceptor.as_ref().is_some_and(Acceptor::busy) {
             limit
         } else {
@@ -188,10 +239,12 @@ impl Engine {
         let n = s.epoll.wait(&mut events, EpollTimeout::from(millis)).unwrap_or(0);
         let mut core = self.lock();
         core.parked = false;
+        core.get_up();
         core.leave_epoll();
         for event in &events[..n] {
             match event.data() {
                 TOKEN_WAKE => drop(s.wake.read()),
+                TOKEN_BELL => {}
                 TOKEN_LINKUP => drop(core.link_up()),
                 peer => {
                     if let Ok(peer) = u32::try_from(peer) {
@@ -230,6 +283,24 @@ impl Engine {
 }
 
 impl Core {
+    /// Before sleeping: announces it to the ranks of the node; whether they will certainly wake this one.
+    fn lie_down(&mut self) -> bool {
+        let Some(rail) = self.rail.as_mut() else { return true };
+        for &peer in &rail.peers {
+            let local = self.conns[peer as usize].as_mut().and_then(|c| c.local.as_deref_mut());
+            if let Some(local) = local.filter(|l| !l.nothing_queued()) {
+                local.peer.want();
+            }
+        }
+        rail.lie_down(&self.epoll)
+    }
+
+    fn get_up(&mut self) {
+        if let Some(rail) = self.rail.as_mut() {
+            rail.bells.get_up();
+        }
+    }
+
     fn enter_epoll(&mut self) {
         for &peer in &self.hot {
             if let Some(conn) = self.conns[peer as usize].as_mut() {

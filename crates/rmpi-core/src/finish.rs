@@ -16,7 +16,7 @@ impl Engine {
         let deadline = Instant::now() + limit;
         let flushed = self.block_until(deadline, |core| core.queues_empty().then_some(())).is_some();
         self.with(|core| {
-            for conn in core.conns.iter_mut().flatten().filter(|c| c.link.is_some()) {
+            for conn in core.conns.iter_mut().flatten().filter(|c| c.is_up()) {
                 conn.control(&Header::bare(Kind::Bye));
             }
             core.heat_all();
@@ -41,6 +41,7 @@ impl Engine {
         self.with(|core| {
             let peers: Vec<u32> = core.conns.iter().flatten().map(|c| c.peer).collect();
             peers.into_iter().for_each(|p| core.lose(p, &"this rank has finished".into()));
+            core.rail.iter().for_each(|r| r.bells.finish());
         });
         flushed && said && done
     }
@@ -56,7 +57,7 @@ impl Core {
         if self.ops.iter().any(|(_, op)| sending(op)) {
             return false;
         }
-        self.conns.iter().flatten().all(|c| c.tx.queue.is_empty() || c.dead.is_some())
+        self.conns.iter().flatten().all(|c| c.nothing_queued() || c.dead.is_some())
     }
 
     fn heat_all(&mut self) {

@@ -55,6 +55,34 @@ pub struct HeaderError {
     version: u8,
 }
 
+impl Kind {
+    /// Its number on a rail.
+    pub(crate) const fn code(self) -> u8 {
+        match self {
+            Self::Eager => 1,
+            Self::Rts => 2,
+            Self::Cts => 3,
+            Self::Data => 4,
+            Self::Credit => 5,
+            Self::Bye => 6,
+            Self::Revoke => 7,
+        }
+    }
+
+    pub(crate) const fn from_code(code: u8) -> Option<Self> {
+        Some(match code {
+            1 => Self::Eager,
+            2 => Self::Rts,
+            3 => Self::Cts,
+            4 => Self::Data,
+            5 => Self::Credit,
+            6 => Self::Bye,
+            7 => Self::Revoke,
+            _ => return None,
+        })
+    }
+}
+
 impl Header {
     /// A header of `kind` with everything else zero.
     #[must_use]
@@ -66,15 +94,7 @@ impl Header {
     #[must_use]
     pub fn encode(&self) -> [u8; HEADER_LEN] {
         let mut out = [0; HEADER_LEN];
-        out[0] = match self.kind {
-            Kind::Eager => 1,
-            Kind::Rts => 2,
-            Kind::Cts => 3,
-            Kind::Data => 4,
-            Kind::Credit => 5,
-            Kind::Bye => 6,
-            Kind::Revoke => 7,
-        };
+        out[0] = self.kind.code();
         out[1] = VERSION;
         out[2..4].copy_from_slice(&self.check.to_le_bytes());
         out[4..8].copy_from_slice(&self.context.to_le_bytes());
@@ -90,19 +110,8 @@ impl Header {
     /// # Errors
     /// [`HeaderError`] for an unknown kind or version. Lengths and ids are checked where they are used.
     pub fn decode(b: &[u8; HEADER_LEN]) -> Result<Self, HeaderError> {
-        let kind = match b[0] {
-            1 => Kind::Eager,
-            2 => Kind::Rts,
-            3 => Kind::Cts,
-            4 => Kind::Data,
-            5 => Kind::Credit,
-            6 => Kind::Bye,
-            7 => Kind::Revoke,
-            _ => return Err(HeaderError { kind: b[0], version: b[1] }),
-        };
-        if b[1] != VERSION {
-            return Err(HeaderError { kind: b[0], version: b[1] });
-        }
+        let bad = HeaderError { kind: b[0], version: b[1] };
+        let kind = Kind::from_code(b[0]).filter(|_| b[1] == VERSION).ok_or(bad)?;
         Ok(Self {
             kind,
             check: u16::from_le_bytes([b[2], b[3]]),

@@ -12,6 +12,8 @@ mod error;
 mod finish;
 mod header;
 mod linkup;
+mod local;
+mod local_receive;
 mod matching;
 mod memory;
 mod ops;

@@ -4,10 +4,12 @@
 use crate::conn::Conn;
 use crate::core::{Core, Endpoint, unregister};
 use crate::error::Fault;
+use crate::local::Local;
 use crate::matching::Body;
 use crate::ops::{OpId, State};
 use crate::transmit::Cause;
 use rmpi_net::{Arrival, Dial, DialStep, Link};
+use rmpi_shm::Peer;
 use std::time::{Duration, Instant};
 
 /// After "we share another connection": time for that one to come up before dialling again.
@@ -25,10 +27,28 @@ impl Core {
         }
         let Endpoint { addresses, host } = self.directory.endpoint(peer);
         let mut conn = Conn::new(peer, host.into());
+        if let (Some(local), Some(rail)) = (self.local_rank_of(peer), self.rail.as_mut()) {
+            conn.local = Some(Box::new(Local::new(Peer::new(&rail.segment, local))));
+            rail.peers.push(peer);
+            self.tell_revocations(&mut conn);
+            self.conns[peer as usize] = Some(Box::new(conn));
+            return;
+        }
         conn.dial = Some(self.dial(peer, addresses, Instant::now()));
         self.conns[peer as usize] = Some(Box::new(conn));
         self.dialling.push(peer);
         self.poll_dial(peer, Instant::now());
+    }
+
+    /// Takes up with ranks of the node that have sent something for the first time.
+    pub(crate) fn meet(&mut self, locals: &[u32]) {
+        for &local in locals {
+            let world = self.rail.as_ref().and_then(|r| r.segment.world_rank(local));
+            let Some(peer) = world.filter(|&w| w < self.config.size && w != self.config.rank) else {
+                continue;
+            };
+            self.ensure(peer);
+        }
     }
 
     /// Moves handshakes on, both ways; whether a link came up or an effort ended.
@@ -80,8 +100,9 @@ impl Core {
             return;
         }
         let taken = match &self.conns[from as usize] {
-            None => true,
-            Some(c) if c.link.is_some() || c.dead.is_some() => false,
+            // A rank of this node has no business there.
+            None => self.local_rank_of(from).is_none(),
+            Some(c) if c.is_up() || c.dead.is_some() => false,
             Some(c) => !(me < from && c.dial.as_ref().is_some_and(Dial::connected)),
         };
         if !taken {
@@ -118,6 +139,10 @@ impl Core {
             self.cold -= 1;
         }
         unregister(&self.epoll, conn);
+        if let (Some(mut local), Some(rail)) = (conn.local.take(), self.rail.as_mut()) {
+            local.peer.abandon(&mut rail.pool);
+            rail.peers.retain(|&p| p != peer);
+        }
         let fault = Fault::PeerLost { rank: peer, host: conn.host.clone(), cause: cause.clone() };
         let finished = conn.bye;
         (conn.link, conn.dial, conn.redial_at, conn.hot) = (None, None, None, false);
@@ -163,6 +188,7 @@ impl Core {
             return;
         }
         self.ticked = now;
+        self.bury(true);
         let silent = |c: &Conn| c.link.as_ref().and_then(|l| l.silence()).filter(|s| *s >= SILENCE);
         let lost: Vec<(u32, Duration)> =
             self.conns.iter().flatten().filter_map(|c| silent(c).map(|s| (c.peer, s))).collect();

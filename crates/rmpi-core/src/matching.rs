@@ -78,6 +78,8 @@ pub(crate) struct Matcher {
     by_source: Map<(u32, u32), VecDeque<(Age, i32)>>,
     by_age: Map<u32, BTreeMap<Age, (u32, i32)>>,
     messages: HashMap<Age, Unexpected>,
+    /// Receives in `exact` and `any`.
+    posted: usize,
 }
 
 fn member(group: Option<&Arc<[u32]>>, source: u32) -> bool {
@@ -85,6 +87,11 @@ fn member(group: Option<&Arc<[u32]>>, source: u32) -> bool {
 }
 
 impl Matcher {
+    /// Whether nothing is posted and nothing unexpected is there.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.posted == 0 && self.messages.is_empty()
+    }
+
     /// Posts a receive that nothing unexpected matches.
     pub(crate) fn post(
         &mut self,
@@ -95,6 +102,7 @@ impl Matcher {
         tag: Option<i32>,
     ) {
         self.clock += 1;
+        self.posted += 1;
         let posted = Posted { number: self.clock, op, tag };
         match source {
             Some(s) => self.exact.entry((context, s)).or_default().push_back(posted),
@@ -115,11 +123,13 @@ impl Matcher {
             let i = q.iter().position(|(p, g)| fits(p) && member(g.as_ref(), source))?;
             Some((i, q[i].0.number))
         });
-        match (at_exact, at_any) {
+        let found = match (at_exact, at_any) {
             (Some((i, n)), other) if other.is_none_or(|(_, m)| n < m) => exact?.remove(i).map(|p| p.op),
             (_, Some((i, _))) => any?.remove(i).map(|(p, _)| p.op),
             _ => None,
-        }
+        };
+        self.posted -= usize::from(found.is_some());
+        found
     }
 
     /// Takes a posted receive out again; whether it was there.
@@ -134,6 +144,7 @@ impl Matcher {
                 q.remove(i).map(drop)
             }),
         };
+        self.posted -= usize::from(found.is_some());
         found.is_some()
     }
 

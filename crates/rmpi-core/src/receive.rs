@@ -74,7 +74,7 @@ impl Core {
     }
 
     /// The window of a receive in whose place bytes of its message may be read.
-    fn landing(&self, op: OpId, offset: u64) -> Option<RawBuf> {
+    pub(crate) fn landing(&self, op: OpId, offset: u64) -> Option<RawBuf> {
         let o = self.ops.get(op)?;
         let good =
             matches!(o.state, State::RecvData { .. }) && !matches!(o.result, Err(Fault::Mismatch { .. }));
@@ -258,7 +258,7 @@ impl Core {
         }
     }
 
-    fn on_header(&mut self, conn: &mut Conn, h: &Header) -> Result<(), Cause> {
+    pub(crate) fn on_header(&mut self, conn: &mut Conn, h: &Header) -> Result<(), Cause> {
         let envelope = Envelope { source: conn.peer, tag: h.tag, check: h.check, length: h.length };
         match h.kind {
             Kind::Eager => return self.on_eager(conn, h, envelope),
@@ -341,7 +341,10 @@ impl Core {
         match o.state {
             State::SendWaiting if o.peer == Some(conn.peer) => {
                 o.state = State::SendStreaming { sent: 0, peer_op };
-                conn.tx.queue.push_back(crate::conn::Item::Pieces { op, piece: None, turn: 0 });
+                match conn.local.as_deref_mut() {
+                    Some(local) => local.streams.push_back(op),
+                    None => conn.tx.queue.push_back(crate::conn::Item::Pieces { op, piece: None, turn: 0 }),
+                }
                 Ok(())
             }
             State::Done => Ok(()),
@@ -349,7 +352,7 @@ impl Core {
         }
     }
 
-    fn finish_incoming(&mut self, conn: &mut Conn) {
+    pub(crate) fn finish_incoming(&mut self, conn: &mut Conn) {
         let Some(incoming) = conn.rx.incoming.take() else { return };
         give_back(conn, incoming.cost);
         match incoming.target {
@@ -482,10 +485,15 @@ fn grant(conn: &mut Conn, op: OpId, sender: u64) {
 }
 
 /// Frees eager window of the peer; it is told when half of it has come together.
-fn give_back(conn: &mut Conn, bytes: u64) {
+pub(crate) fn give_back(conn: &mut Conn, bytes: u64) {
     conn.rx.outstanding -= bytes;
     conn.rx.owed += bytes;
     if conn.rx.owed >= WINDOW / 2 {
+        if let Some(local) = conn.local.as_deref_mut() {
+            local.returned += std::mem::take(&mut conn.rx.owed);
+            local.peer.free_window(local.returned);
+            return;
+        }
         conn.control(&Header { length: conn.rx.owed, ..Header::bare(Kind::Credit) });
         conn.rx.owed = 0;
     }

@@ -49,7 +49,7 @@ impl Core {
             if group.len() <= SMALL_GROUP {
                 self.ensure(peer);
             }
-            let live = |c: &&mut Box<Conn>| c.dead.is_none() && (c.link.is_some() || c.dial.is_some());
+            let live = |c: &&mut Box<Conn>| c.dead.is_none() && (c.is_up() || c.dial.is_some());
             if let Some(conn) = self.conns[peer as usize].as_mut().filter(live) {
                 tell(conn, context, first, culprit);
                 self.heat(peer);

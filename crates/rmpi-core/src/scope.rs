@@ -106,6 +106,9 @@ impl Engine {
     /// # Errors
     /// The operation's [`Fault`].
     pub fn send(&self, spec: SendSpec, bytes: &[u8]) -> Result<Status, Fault> {
+        if self.lock().send_at_once(&spec, bytes) {
+            return Ok(Status { peer: spec.to, tag: spec.tag, length: bytes.len() as u64 });
+        }
         // SAFETY: `finish_borrowed` ends or releases the operation before this call, and so the borrow, ends.
         let buf = unsafe { RawBuf::read(bytes) };
         self.finish_borrowed(self.start(|core| core.submit_send(spec, buf, None)))
@@ -116,6 +119,9 @@ impl Engine {
     /// # Errors
     /// The operation's [`Fault`].
     pub fn recv(&self, spec: &RecvSpec, bytes: &mut [u8]) -> Result<Status, Fault> {
+        if let Some(status) = self.recv_soon(spec, bytes) {
+            return Ok(status);
+        }
         // SAFETY: `finish_borrowed` ends or releases the operation before this call, and so the borrow, ends.
         let buf = unsafe { RawBuf::write(bytes) };
         self.finish_borrowed(self.start(|core| core.submit_recv(spec, buf, None)))

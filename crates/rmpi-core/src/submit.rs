@@ -131,6 +131,14 @@ impl Core {
             self.complete(id, Err(fault));
             return;
         }
+        if conn.local.is_some() {
+            let outcome = self.local_send(&mut conn, id, s, buf.len());
+            self.conns[s.to as usize] = Some(conn);
+            if let Err(cause) = outcome {
+                self.lose(s.to, &cause);
+            }
+            return;
+        }
         let (len, sequence) = (buf.len(), conn.next_sequence());
         let mut header = Header {
             kind: Kind::Eager,

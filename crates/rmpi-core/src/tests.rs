@@ -2,19 +2,28 @@
 
 use super::*;
 use rmpi_net::{Acceptor, Identity, JobKey, KEY_LEN, Peers, PublicKey, Security};
+use rmpi_shm::Segment;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::mpsc;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 mod faults;
 mod traffic;
 
-struct Table(Vec<SocketAddr>);
+mod local;
+
+/// Addresses, and whether the ranks share memory.
+struct Table(Vec<SocketAddr>, bool);
 
 impl Directory for Table {
     fn endpoint(&self, rank: u32) -> Endpoint {
         Endpoint { addresses: vec![self.0[rank as usize]], host: format!("node{rank}") }
+    }
+
+    fn local(&self, rank: u32) -> Option<u32> {
+        self.1.then_some(rank)
     }
 }
 
@@ -24,10 +33,11 @@ fn engines(n: u32, oversubscribed: bool) -> (Vec<Engine>, Vec<SocketAddr>) {
 }
 
 /// What links are made of.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Rail {
     Tcp,
     Tls,
+    Shm,
 }
 
 /// Everybody's public keys.
@@ -40,7 +50,23 @@ impl Peers for Keys {
     }
 }
 
+/// `n` engines of one node that share memory.
+fn neighbours(n: u32) -> Vec<Engine> {
+    engines_over(Rail::Shm, n, true).0
+}
+
 fn engines_over(rail: Rail, n: u32, oversubscribed: bool) -> (Vec<Engine>, Vec<SocketAddr>) {
+    let world: Vec<u32> = (0..n).collect();
+    let shm = (rail == Rail::Shm).then(|| rmpi_shm::create(&world).unwrap());
+    engines_with(rail, n, oversubscribed, shm)
+}
+
+fn engines_with(
+    rail: Rail,
+    n: u32,
+    oversubscribed: bool,
+    shm: Option<OwnedFd>,
+) -> (Vec<Engine>, Vec<SocketAddr>) {
     let listeners: Vec<_> = (0..n).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
     let addresses: Vec<_> = listeners.iter().map(|l| l.local_addr().unwrap()).collect();
     let key = JobKey::new(&[3; 32]);
@@ -48,28 +74,39 @@ fn engines_over(rail: Rail, n: u32, oversubscribed: bool) -> (Vec<Engine>, Vec<S
     let peers = std::sync::Arc::new(Keys(identities.iter().map(Identity::public).collect()));
     let engines = (0..n).zip(listeners).map(|(rank, l)| {
         let security = match rail {
-            Rail::Tcp => None,
+            Rail::Tcp | Rail::Shm => None,
             Rail::Tls => Some(Security::new(identities[rank as usize].clone(), peers.clone())),
         };
+        let attach = |fd: &OwnedFd| Arc::new(Segment::attach(fd.try_clone().unwrap(), rank, n).unwrap());
+        let segment = shm.as_ref().map(attach);
         let acceptor = Acceptor::new(vec![l], key.clone(), 0, 0, rank).unwrap().secured(security.clone());
-        let config =
-            Config { rank, size: n, namespace: 0, epoch: 0, key: key.clone(), oversubscribed, security };
-        Engine::new(config, Box::new(Table(addresses.clone())), Some(acceptor)).unwrap()
+        let config = Config {
+            rank,
+            size: n,
+            namespace: 0,
+            epoch: 0,
+            key: key.clone(),
+            oversubscribed,
+            security,
+            segment,
+        };
+        Engine::new(config, Box::new(Table(addresses.clone(), shm.is_some())), Some(acceptor)).unwrap()
     });
     (engines.collect(), addresses)
 }
 
 /// Runs `f` as every rank on a thread of its own, within a minute, over each rail.
 fn ranks<R: Send + 'static>(n: u32, f: impl Fn(u32, &Engine) -> R + Send + Sync + 'static) -> Vec<R> {
-    let f = std::sync::Arc::new(f);
+    let f = Arc::new(f);
     ranks_over(Rail::Tls, n, f.clone());
+    ranks_over(Rail::Shm, n, f.clone());
     ranks_over(Rail::Tcp, n, f)
 }
 
 fn ranks_over<R: Send + 'static>(
     rail: Rail,
     n: u32,
-    f: std::sync::Arc<impl Fn(u32, &Engine) -> R + Send + Sync + 'static>,
+    f: Arc<impl Fn(u32, &Engine) -> R + Send + Sync + 'static>,
 ) -> Vec<R> {
     let (engines, _) = engines_over(rail, n, true);
     let (tx, rx) = mpsc::channel();

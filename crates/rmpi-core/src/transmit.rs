@@ -89,6 +89,9 @@ impl Core {
 
     /// Sends what is queued until the kernel takes no more; whether anything was sent.
     pub(crate) fn pump(&mut self, conn: &mut Conn) -> Result<bool, Cause> {
+        if conn.local.is_some() {
+            return self.local_pump(conn);
+        }
         let mut moved = 0;
         while moved < PUMP_BUDGET && !conn.tx.queue.is_empty() {
             if conn.link.is_none() {
@@ -173,7 +176,7 @@ impl Core {
         }
     }
 
-    fn sent(&mut self, id: OpId) {
+    pub(crate) fn sent(&mut self, id: OpId) {
         let Some(op) = self.ops.get(id) else { return };
         let status = Status { peer: op.peer.unwrap_or(0), tag: op.tag, length: op.buf.len() as u64 };
         self.complete(id, Ok(status));

@@ -22,7 +22,9 @@ use std::sync::Arc;
 
 /// Where ranks find their descriptors.
 const FDS: &str = "boot=3,listen=4,kvs=5";
-/// What an encrypted job has beside them: the QUIC rail's socket, and the private half of the rank's key pair.
+/// What ranks have beside them that share memory: the node's memory file.
+const SHM_FD: i32 = 6;
+/// What an encrypted job has: the QUIC rail's socket, and the private half of the rank's key pair.
 const UDP_FD: i32 = 7;
 const KEY_FD: i32 = 8;
 /// Descriptors the daemon needs for a rank while it starts it, and for itself.
@@ -43,6 +45,7 @@ pub(crate) struct Prepared {
     launch: NodeLaunch,
     apps: Vec<App>,
     wires: Vec<Wires>,
+    segment: Option<Arc<OwnedFd>>,
     files: FileLimit,
 }
 
@@ -62,6 +65,8 @@ pub(crate) struct RankEnds {
     pub(crate) stdout: OwnedFd,
     pub(crate) stderr: OwnedFd,
     pub(crate) kvs: OwnedFd,
+    /// Where to note that its process has ended: the node's segment, its number there.
+    pub(crate) gone: Option<(Arc<OwnedFd>, u32)>,
 }
 
 /// What [`prepare`] gives.
@@ -109,7 +114,21 @@ pub(crate) fn prepare(
     }
     let endpoints =
         NodeEndpoints { node: launch.node, host: launch.host.clone(), addresses, ranks, spare_port };
-    Ok((Prepared { launch, apps, wires, files }, endpoints, notes))
+    let segment = segment(&launch, &mut notes).map(Arc::new);
+    Ok((Prepared { launch, apps, wires, segment, files }, endpoints, notes))
+}
+
+/// The memory that the ranks of this node share, if there are several and it can be had.
+fn segment(launch: &NodeLaunch, notes: &mut Vec<String>) -> Option<OwnedFd> {
+    let world: Vec<u32> = launch.ranks.iter().map(|r| r.rank.0).collect();
+    if world.len() < 2 || world.len() > rmpi_shm::MAX_RANKS as usize {
+        return None;
+    }
+    let made = rmpi_shm::create(&world);
+    if let Err(error) = &made {
+        notes.push(format!("ranks of this node talk over sockets: no shared memory: {}", text(error)));
+    }
+    made.ok()
 }
 
 /// One rank's sockets, and its key pair where the data plane asks for it.
@@ -186,22 +205,27 @@ impl Prepared {
         let mut ends = Vec::with_capacity(self.launch.ranks.len());
         let nofile = (self.files.soft != self.files.hard).then_some((self.files.soft, self.files.hard));
         let gpus = self.launch.extras.gpus_per_rank.map_or_else(Vec::new, |_| topo::gpus(Path::new("/")));
-        let children = self.launch.ranks.iter().zip(self.wires).map(|(rank, wires)| {
+        let segment = self.segment;
+        let children = (0..).zip(self.launch.ranks.iter().zip(self.wires)).map(|(local, (rank, wires))| {
             let program = Arc::clone(&programs[rank.app as usize]);
             let app = &self.launch.apps[rank.app as usize];
-            let (ours, mut fds) = streams(&self.launch, rank, &null)?;
+            let (mut ours, mut fds) = streams(&self.launch, rank, &null)?;
             fds.push((Arc::clone(&boot), 3));
             fds.push((Arc::new(wires.listener), 4));
             let mut names = FDS.to_owned();
-            let mut add = |name: &str, fd: OwnedFd, number: i32| {
+            let mut add = |name: &str, fd: Arc<OwnedFd>, number: i32| {
                 names += &format!(",{name}={number}");
-                fds.push((Arc::new(fd), number));
+                fds.push((fd, number));
             };
+            if let Some(segment) = &segment {
+                add("shm", Arc::clone(segment), SHM_FD);
+                ours.gone = Some((Arc::clone(segment), local));
+            }
             if let Some(udp) = wires.udp {
-                add("udp", udp, UDP_FD);
+                add("udp", Arc::new(udp), UDP_FD);
             }
             if let Some(keys) = wires.keys {
-                add("key", keys.hand_over()?, KEY_FD);
+                add("key", Arc::new(keys.hand_over()?), KEY_FD);
             }
             let more = rank_vars::of(&self.launch, rank, &self.apps[rank.app as usize].env, &gpus);
             let env = env::per_rank(rank, app, &names).into_iter().chain(more);
@@ -255,7 +279,7 @@ fn streams(launch: &NodeLaunch, rank: &RankLaunch, null: &Arc<OwnedFd>) -> io::R
     let proc = ProcId { rank: rank.rank, ..launch.ns };
     let theirs =
         vec![(their_in, 0), (Arc::new(their_out), 1), (Arc::new(their_err), 2), (Arc::new(their_kvs), 5)];
-    Ok((RankEnds { proc, stdin, stdout, stderr, kvs }, theirs))
+    Ok((RankEnds { proc, stdin, stdout, stderr, kvs, gone: None }, theirs))
 }
 
 /// A memory file with this content that nobody can change any more.

@@ -13,9 +13,10 @@
 //! strings  host names, UTF-8
 //! ```
 //! Little endian. Which rank a process is comes from [`ENV_RANK`]; where its descriptors are from [`ENV_FDS`]:
-//! `boot=3,listen=4,kvs=5`, and in an encrypted job `key=8`, a pipe with the private half of the rank's key pair
-//! ([`SECRET_LEN`] bytes, an Ed25519 seed), and `udp=7`, the socket of the QUIC rail where that is used. Neither
-//! variable is a secret; the job's key is only in the memory file.
+//! `boot=3,listen=4,kvs=5`; where several ranks of a node share memory `shm=6`, its memory file; and in an
+//! encrypted job `key=8`, a pipe with the private half of the rank's key pair ([`SECRET_LEN`] bytes, an Ed25519
+//! seed), and `udp=7`, the socket of the QUIC rail where that is used. Neither variable is a secret; the job's
+//! key is only in the boot block.
 
 use crate::codec::WireError;
 use rmpi_types::{DataPlane, EndpointTable, Epoch, JobId, Namespace, NodeIdx, NodeLaunch, Rank, Transport};

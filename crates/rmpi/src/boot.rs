@@ -33,6 +33,8 @@ pub struct Wiring {
     pub daemon: Option<UnixStream>,
     /// The private half of its key pair, whose public half is in the block; only in an encrypted job.
     pub secret: Option<Secret>,
+    /// The memory file that the ranks of its node share; without one they talk over sockets.
+    pub segment: Option<OwnedFd>,
 }
 
 /// The private half of a rank's key pair: an Ed25519 seed. Printing it shows nothing, dropping it wipes it.
@@ -61,7 +63,7 @@ impl Wiring {
     /// A rank without a daemon and without keys.
     #[must_use]
     pub fn new(rank: u32, boot: Arc<[u8]>, listener: TcpListener) -> Self {
-        Self { rank, boot, listener, daemon: None, secret: None }
+        Self { rank, boot, listener, daemon: None, secret: None, segment: None }
     }
 
     /// What the launcher left for this process; `None` when it was started without one.
@@ -82,7 +84,8 @@ impl Wiring {
         file.read_exact_at(&mut boot, 0).map_err(bad)?;
         let daemon = fds.kvs.map(UnixStream::from);
         let secret = fds.key.map(read_secret).transpose()?;
-        Ok(Some(Self { rank, boot: boot.into(), listener: TcpListener::from(fds.listen), daemon, secret }))
+        let listener = TcpListener::from(fds.listen);
+        Ok(Some(Self { rank, boot: boot.into(), listener, daemon, secret, segment: fds.shm }))
     }
 }
 
@@ -96,11 +99,20 @@ fn read_secret(pipe: OwnedFd) -> Result<Secret, InitError> {
 
 /// The boot block as the engine's endpoint table.
 #[derive(Clone)]
-pub(crate) struct Table(pub(crate) Arc<[u8]>);
+pub(crate) struct Table {
+    boot: Arc<[u8]>,
+    node: Option<NodeIdx>,
+}
 
 impl Table {
+    /// The table that `rank` finds in its boot block.
+    pub(crate) fn new(boot: Arc<[u8]>, rank: u32) -> Self {
+        let node = BootBlock::parse(&boot).ok().and_then(|b| b.rank(Rank(rank))).map(|r| r.node);
+        Self { boot, node }
+    }
+
     pub(crate) fn block(&self) -> Option<BootBlock<'_>> {
-        BootBlock::parse(&self.0).ok()
+        BootBlock::parse(&self.boot).ok()
     }
 
     /// Node, number on it, host of a rank.
@@ -120,6 +132,11 @@ impl Directory for Table {
             Some(Endpoint { addresses, host: node.host.to_owned() })
         });
         found.unwrap_or_default()
+    }
+
+    fn local(&self, rank: u32) -> Option<u32> {
+        let found = self.block()?.rank(Rank(rank))?;
+        (Some(found.node) == self.node).then_some(found.local_rank)
     }
 }
 

@@ -189,6 +189,9 @@ pub enum InitError {
     /// A variable that names algorithms of collectives is wrong.
     #[error("cannot follow the choice of a collective's algorithm")]
     Algorithm(#[from] rmpi_coll::select::OverrideError),
+    /// The memory that the ranks of this node share cannot be used.
+    #[error("cannot use the memory shared by the ranks of this node")]
+    Segment(#[from] rmpi_shm::SegmentError),
     /// The operating system refused something.
     #[error("cannot set up the rank's engine")]
     System(#[source] std::io::Error),

@@ -16,17 +16,19 @@ pub(crate) struct Inherited {
     pub(crate) listen: OwnedFd,
     /// The stream to the daemon.
     pub(crate) kvs: Option<OwnedFd>,
+    /// The memory shared by the ranks of this node.
+    pub(crate) shm: Option<OwnedFd>,
     /// A pipe with the private half of the rank's key pair.
     pub(crate) key: Option<OwnedFd>,
 }
 
 /// Names in the variable, in the order of what [`parse`] gives.
-const NAMES: [&str; 4] = ["boot", "listen", "kvs", "key"];
+const NAMES: [&str; 5] = ["boot", "listen", "kvs", "shm", "key"];
 
 /// Descriptors belong to the process, so taking them is the one thing that cannot be done twice.
 static TAKEN: AtomicBool = AtomicBool::new(false);
 
-/// Reads `boot=3,listen=4,kvs=5`.
+/// Reads `boot=3,listen=4,kvs=5,shm=6`.
 fn parse(text: &str) -> Result<[Option<RawFd>; NAMES.len()], String> {
     let mut fds = [None; NAMES.len()];
     for part in text.split(',').filter(|p| !p.is_empty()) {
@@ -57,7 +59,7 @@ pub(crate) fn inherited() -> Result<Option<Inherited>, InitError> {
     let Some(text) = std::env::var_os(ENV_FDS) else { return Ok(None) };
     let bad = |what: String| InitError::Environment { name: ENV_FDS, what };
     let text = text.into_string().map_err(|_| bad("not text".into()))?;
-    let [boot, listen, kvs, key] = parse(&text).map_err(bad)?;
+    let [boot, listen, kvs, shm, key] = parse(&text).map_err(bad)?;
     let (Some(boot), Some(listen)) = (boot, listen) else {
         return Err(bad("without `boot` or `listen`".into()));
     };
@@ -65,8 +67,8 @@ pub(crate) fn inherited() -> Result<Option<Inherited>, InitError> {
         return Err(InitError::Twice);
     }
     let optional = |name, fd: Option<RawFd>| fd.map(|fd| take(name, fd)).transpose();
-    let (kvs, key) = (optional("kvs", kvs)?, optional("key", key)?);
-    Ok(Some(Inherited { boot: take("boot", boot)?, listen: take("listen", listen)?, kvs, key }))
+    let (kvs, shm, key) = (optional("kvs", kvs)?, optional("shm", shm)?, optional("key", key)?);
+    Ok(Some(Inherited { boot: take("boot", boot)?, listen: take("listen", listen)?, kvs, shm, key }))
 }
 
 #[cfg(test)]
@@ -75,8 +77,11 @@ mod tests {
 
     #[test]
     fn the_variable_is_checked() {
-        assert_eq!(parse("boot=3,listen=4,kvs=5"), Ok([Some(3), Some(4), Some(5), None]));
-        assert_eq!(parse("listen=9,later=7,boot=8,key=6"), Ok([Some(8), Some(9), None, Some(6)]));
+        assert_eq!(parse("boot=3,listen=4,kvs=5"), Ok([Some(3), Some(4), Some(5), None, None]));
+        assert_eq!(
+            parse("listen=9,later=7,shm=10,boot=8,key=6"),
+            Ok([Some(8), Some(9), None, Some(10), Some(6)])
+        );
         for bad in ["boot", "boot=x", "boot=1", "boot=3,listen=3", "boot=-1"] {
             assert!(parse(bad).is_err(), "{bad}");
         }

@@ -8,9 +8,11 @@ use crate::options::Options;
 use rmpi_coll::select::{Layout, Overrides, Selector};
 use rmpi_core::{Config, Engine};
 use rmpi_net::{Acceptor, Identity, JobKey, Peers as _, Security};
+use rmpi_shm::Segment;
 use rmpi_types::{DataPlane, Rank, Transport};
 use rmpi_wire::boot::BootBlock;
 use std::collections::HashMap;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -74,7 +76,7 @@ fn data_plane(block: &BootBlock<'_>, options: &Options) -> Result<DataPlane, Ini
     }
     let transport = data.between();
     data.check(block.nodes() as usize).map_err(|what| InitError::Transport { transport, what })?;
-    if matches!(transport, Transport::Shm | Transport::Quic) {
+    if transport == Transport::Quic {
         let what = "this version of the library does not have it".to_owned();
         return Err(InitError::Transport { transport, what });
     }
@@ -103,6 +105,28 @@ fn security(
         return Err(fail("the private key this rank was given does not belong to the job's table"));
     }
     Ok(Some(Security::new(identity, Arc::new(table.clone()))))
+}
+
+/// The memory of `rank`'s node, if the data plane uses it.
+fn segment(
+    data: DataPlane,
+    block: &BootBlock<'_>,
+    rank: u32,
+    fd: Option<OwnedFd>,
+) -> Result<Option<Arc<Segment>>, InitError> {
+    let record = block.rank(Rank(rank)).ok_or(InitError::Rank { rank, size: block.size() })?;
+    let local = record.local_rank;
+    if data.inside() != Transport::Shm {
+        // Who expects this rank there gets an error; who does not hear of it waits until this one has ended.
+        fd.iter().for_each(|fd| drop(rmpi_shm::refuse(fd, local)));
+        return Ok(None);
+    }
+    let ranks = block.node(record.node).map_or(0, |n| n.ranks);
+    if fd.is_none() && ranks > 1 && data.between() == Transport::Shm {
+        let what = "the ranks of this node were given no memory to share".to_owned();
+        return Err(InitError::Transport { transport: Transport::Shm, what });
+    }
+    Ok(fd.map(|fd| Segment::attach(fd, local, ranks)).transpose()?.map(Arc::new))
 }
 
 /// All ranks of the job, seen from this one. Dropping it finishes in good order unless the thread panics.
@@ -148,6 +172,7 @@ impl World {
             key: JobKey::new(&[0; 32]),
             oversubscribed: false,
             security: None,
+            segment: None,
         };
         let engine = Engine::new(config, Box::new(Alone), None).map_err(InitError::System)?;
         let kvs = Kvs::Alone(HashMap::new());
@@ -167,15 +192,16 @@ impl World {
     /// # Errors
     /// As [`World::with_wiring`].
     pub fn with_wiring_and(wiring: Wiring, options: &Options) -> Result<Self, InitError> {
-        let Wiring { rank, boot, listener, daemon, secret } = wiring;
+        let Wiring { rank, boot, listener, daemon, secret, segment: shared } = wiring;
         let block = BootBlock::parse(&boot).map_err(InitError::Boot)?;
         let size = block.size();
         if block.rank(Rank(rank)).is_none() {
             return Err(InitError::Rank { rank, size });
         }
-        let table = Table(boot.clone());
+        let table = Table::new(boot.clone(), rank);
         let data = data_plane(&block, options)?;
         let security = security(data, rank, secret.as_ref(), &table)?;
+        let segment = segment(data, &block, rank, shared)?;
         let (namespace, epoch) = block.namespace();
         let key = JobKey::new(&block.key());
         let config = Config {
@@ -186,13 +212,14 @@ impl World {
             key: key.clone(),
             oversubscribed: block.oversubscribed(),
             security: security.clone(),
+            segment,
         };
         let acceptor = Acceptor::new(vec![listener], key, namespace.0, epoch.0, rank)
             .map_err(|source| InitError::Descriptor { name: "listen", source })?
             .secured(security);
         let engine = Engine::new(config, Box::new(table), Some(acceptor)).map_err(InitError::System)?;
         let kvs = Kvs::new(daemon).map_err(|e| InitError::System(std::io::Error::other(e)))?;
-        Ok(Self::from_parts(engine, rank, size, Some(Table(boot)), kvs, overrides()?, data))
+        Ok(Self::from_parts(engine, rank, size, Some(Table::new(boot, rank)), kvs, overrides()?, data))
     }
 
     fn from_parts(
@@ -278,12 +305,14 @@ impl World {
         ranks.unwrap_or(1)
     }
 
-    /// The transport to `peer`: `tcp`, `tls`, or `self`. `None` outside the world.
+    /// The transport to `peer`: `shm` (a rank of the same node), `tcp`, `tls`, or `self`. `None` outside the
+    /// world.
     #[must_use]
     pub fn rail(&self, peer: u32) -> Option<&'static str> {
         match peer {
             p if p >= self.size() => None,
             p if p == self.rank() => Some("self"),
+            p if self.inner.engine.with(|c| c.local_rank_of(p)).is_some() => Some("shm"),
             _ => Some(self.inner.data.between().name()),
         }
     }

@@ -31,7 +31,11 @@ fn the_boot_block_says_where_everybody_is() {
         assert_eq!(world.local_size(), if world.rank() == 4 { 1 } else { 2 });
         assert_eq!((world.node_of(3), world.host_of(3).as_deref()), (Some(1), Some("node1")));
         assert_eq!((world.node_of(5), world.rail(5)), (None, None));
-        assert_eq!(world.rail((world.rank() + 1) % 5), Some("tcp"));
+        // Ranks of one node share memory, and no others.
+        for peer in (0..5).filter(|&p| p != world.rank()) {
+            let want = if world.node_of(peer) == world.node_of(world.rank()) { "shm" } else { "tcp" };
+            assert_eq!(world.rail(peer), Some(want));
+        }
     });
 }
 

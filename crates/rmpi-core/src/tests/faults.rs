@@ -2,7 +2,7 @@
 
 use super::*;
 
-fn lost(fault: &Fault, who: u32) -> bool {
+pub(super) fn lost(fault: &Fault, who: u32) -> bool {
     matches!(fault, Fault::PeerLost { rank, host, .. } if *rank == who && **host == *format!("node{who}"))
 }
 

@@ -48,6 +48,7 @@ struct RankState {
     requests_done: bool,
     pid: i32,
     alive: bool,
+    gone: Option<(std::sync::Arc<OwnedFd>, u32)>,
 }
 
 /// A batch on its way, and a copy of its report pipe that the runtime watches.
@@ -280,6 +281,7 @@ impl Worker {
             requests_done: false,
             pid,
             alive: true,
+            gone: ends.gone,
         };
         self.ranks.insert(proc, state);
         self.by_pid.insert(pid, proc);

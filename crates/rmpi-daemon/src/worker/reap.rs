@@ -37,6 +37,10 @@ impl Worker {
         let Some(proc) = self.by_pid.remove(&one.pid) else { return };
         let Some(rank) = self.ranks.get_mut(&proc) else { return };
         rank.alive = false;
+        if let Some((segment, local)) = rank.gone.take() {
+            // For those that share memory with it. Should it fail, they still have the launcher's own reaction.
+            let _ = rmpi_shm::mark_gone(&segment, local);
+        }
         rank.stdin = None;
         let left = rank.unread.take().map_or(0, |unread| unread.count());
         if left > 0 {

@@ -10,6 +10,7 @@ use rmpi::{Wiring, World};
 use rmpi_types::launch::{NodeEndpoints, StdioKind};
 use rmpi_types::{DataPlane, EndpointTable, JobId, NodeIdx, NodeLaunch, ProcId, Rank, RankEndpoint};
 use std::net::{IpAddr, Ipv4Addr, TcpListener};
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
@@ -67,11 +68,16 @@ pub fn wire_up_as(n: u32, data: DataPlane) -> (Vec<u8>, Vec<TcpListener>) {
     (rmpi_wire::boot::build(&launch, &table).unwrap(), listeners)
 }
 
-/// The worlds of `n` ranks.
+/// The worlds of `n` ranks; those of a node share memory.
 pub fn worlds(n: u32) -> Vec<World> {
     let (boot, listeners) = wire_up(n);
     let boot: Arc<[u8]> = boot.into();
-    let world = |(rank, listener)| World::with_wiring(Wiring::new(rank, boot.clone(), listener)).unwrap();
+    let nodes: Vec<Vec<u32>> = (0..n.div_ceil(2)).map(|k| (2 * k..(2 * k + 2).min(n)).collect()).collect();
+    let segments: Vec<OwnedFd> = nodes.iter().map(|ranks| rmpi_shm::create(ranks).unwrap()).collect();
+    let world = |(rank, listener): (u32, TcpListener)| {
+        let segment = (rank / 2 * 2 + 1 < n).then(|| segments[rank as usize / 2].try_clone().unwrap());
+        World::with_wiring(Wiring { segment, ..Wiring::new(rank, boot.clone(), listener) }).unwrap()
+    };
     (0..n).zip(listeners).map(world).collect()
 }
 

@@ -1,0 +1,335 @@
+//! One peer on the node: a ring each way, and the memory that its slots point to.
+//!
+//! ```text
+//! slot  0 number u32 | kind u8 | place u8 | check u16      1 context u32 | tag i32
+//!       inline (place = bytes, 0..=48): 2..8 payload
+//!       else (place = NONE, LANE, POOL): 2 length u64   3 id u64   4 offset u32 | bytes u32
+//! ```
+//! What the words of kind, length and id mean is the engine's business; where bytes are, and that they are
+//! inside the sender's memory, is looked after here.
+
+use crate::area::{Area, SlotWords};
+use crate::layout::Layout;
+use crate::pool::{CELL, Held, Pool};
+use crate::ring::{INLINE, Impossible, Receiver, Sender, Slot};
+use crate::segment::Segment;
+use std::sync::atomic::Ordering;
+
+const NONE: u8 = 0xff;
+const LANE: u8 = 0xfe;
+const POOL: u8 = 0xfd;
+/// Pieces up to this size travel in the lane.
+const LANE_MAX: usize = 2 << 10;
+
+/// What comes with every message.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Label {
+    /// What kind of message; the engine's numbers.
+    pub kind: u8,
+    /// Its check word.
+    pub check: u16,
+    /// Its context.
+    pub context: u32,
+    /// Its tag.
+    pub tag: i32,
+}
+
+/// Where a message's payload is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// There is none.
+    None,
+    /// In the slot.
+    Inline(usize),
+    /// In the sender's lane: offset and bytes.
+    Lane(usize, usize),
+    /// In the sender's pool: offset and bytes.
+    Pool(usize, usize),
+}
+
+/// A message read from a slot.
+#[derive(Clone, Copy, Debug)]
+pub struct Message {
+    /// Its label.
+    pub label: Label,
+    /// Bytes of the whole message, or what the kind says. Of an inline message its bytes.
+    pub length: u64,
+    /// What the kind says.
+    pub id: u64,
+    /// Its payload, or this part of it.
+    pub place: Place,
+    words: [u64; 6],
+}
+
+impl Message {
+    /// The bytes of an inline payload.
+    #[inline]
+    #[must_use]
+    pub fn inline(&self) -> [u8; INLINE] {
+        let mut out = [0; INLINE];
+        for (to, word) in out.chunks_exact_mut(8).zip(self.words) {
+            to.copy_from_slice(&word.to_ne_bytes());
+        }
+        out
+    }
+}
+
+#[inline]
+fn head(label: Label, place: u8) -> (u64, u64) {
+    let first = u64::from(label.kind) << 32 | u64::from(place) << 40 | u64::from(label.check) << 48;
+    (first, u64::from(label.context) | u64::from(label.tag.cast_unsigned()) << 32)
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "fields are cut out of words")]
+#[inline]
+fn parse(slot: &Slot) -> Result<Message, Impossible> {
+    let (kind, place, check) = ((slot[0] >> 32) as u8, (slot[0] >> 40) as u8, (slot[0] >> 48) as u16);
+    let (context, tag) = (slot[1] as u32, ((slot[1] >> 32) as u32).cast_signed());
+    let label = Label { kind, check, context, tag };
+    let words = [slot[2], slot[3], slot[4], slot[5], slot[6], slot[7]];
+    if usize::from(place) <= INLINE {
+        let length = u64::from(place);
+        return Ok(Message { label, length, id: 0, place: Place::Inline(usize::from(place)), words });
+    }
+    let (offset, bytes) = (slot[4] as u32 as usize, (slot[4] >> 32) as usize);
+    let fits = |size: u64| (offset as u64 + bytes as u64) <= size;
+    let place = match place {
+        NONE => Place::None,
+        LANE if fits(Layout::LANE) => Place::Lane(offset, bytes),
+        POOL if fits(Layout::POOL) => Place::Pool(offset, bytes),
+        _ => return Err(Impossible),
+    };
+    Ok(Message { label, length: slot[2], id: slot[3], place, words })
+}
+
+/// Both directions between this rank and one other of its node.
+#[derive(Debug)]
+pub struct Peer {
+    local: u32,
+    out: Sender<SlotWords>,
+    held: Held,
+    out_lane: Area,
+    out_taken: Area,
+    out_wanted: Area,
+    wanting: bool,
+    inn: Receiver<SlotWords>,
+    in_lane: Area,
+    in_pool: Area,
+    in_taken: Area,
+    in_wanted: Area,
+}
+
+impl Peer {
+    /// This rank's ends towards a local rank.
+    ///
+    /// # Panics
+    /// When it is not one of the node.
+    #[must_use]
+    pub fn new(segment: &Segment, local: u32) -> Self {
+        let (l, me) = (segment.layout(), segment.me());
+        let area = |span| segment.area(span);
+        let words = |span| SlotWords::new(segment.area(span));
+        Self {
+            local,
+            out: Sender::new(words(l.slots(me, local)), words(l.taken(me, local)), Layout::SLOTS),
+            held: Held::default(),
+            out_lane: area(l.lane(me, local)),
+            out_taken: area(l.taken(me, local)),
+            out_wanted: area(l.wanted(me, local)),
+            wanting: false,
+            inn: Receiver::new(words(l.slots(local, me)), words(l.taken(local, me)), Layout::SLOTS),
+            in_lane: area(l.lane(local, me)),
+            in_pool: area(l.pool(local)),
+            in_taken: area(l.taken(local, me)),
+            in_wanted: area(l.wanted(local, me)),
+        }
+    }
+
+    /// Its number on the node.
+    #[must_use]
+    pub fn local(&self) -> u32 {
+        self.local
+    }
+
+    /// Whether anything was ever sent to it.
+    #[inline]
+    #[must_use]
+    pub fn is_new(&self) -> bool {
+        self.out.position() == 0
+    }
+
+    /// Whether a slot is free; looks at the other side's count only when it must.
+    ///
+    /// # Errors
+    /// [`Impossible`].
+    #[inline]
+    pub fn room(&mut self, pool: &mut Pool) -> Result<bool, Impossible> {
+        if self.out.has_room() {
+            return Ok(true);
+        }
+        self.settle(pool)?;
+        Ok(self.out.has_room())
+    }
+
+    /// Takes back what the receiver has read.
+    ///
+    /// # Errors
+    /// [`Impossible`].
+    pub fn settle(&mut self, pool: &mut Pool) -> Result<(), Impossible> {
+        let taken = self.out.look()?;
+        self.held.settle(taken, pool);
+        Ok(())
+    }
+
+    /// Whether the receiver has taken everything, as far as is known.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.out.seen() == self.out.position()
+    }
+
+    /// Sends a whole message of at most [`INLINE`] bytes. There must be room.
+    #[inline]
+    pub fn send_inline(&mut self, label: Label, bytes: &[u8]) {
+        debug_assert!(bytes.len() <= INLINE);
+        let (first, second) = head(label, u8::try_from(bytes.len()).unwrap_or(0));
+        let mut slot: Slot = [first, second, 0, 0, 0, 0, 0, 0];
+        let mut payload = [0; INLINE];
+        payload[..bytes.len()].copy_from_slice(bytes);
+        for (word, chunk) in slot[2..].iter_mut().zip(payload.as_chunks::<8>().0) {
+            *word = u64::from_ne_bytes(*chunk);
+        }
+        self.out.put(&slot, 2 + bytes.len().div_ceil(8));
+    }
+
+    /// Sends a message without payload. There must be room.
+    pub fn send_bare(&mut self, label: Label, length: u64, id: u64) {
+        let (first, second) = head(label, NONE);
+        self.out.put(&[first, second, length, id, 0, 0, 0, 0], 4);
+    }
+
+    /// Sends as much of `bytes` as fits into one slot's memory and at most `most`; how much. 0 when there is no
+    /// memory now. There must be room for a slot.
+    ///
+    /// # Errors
+    /// [`Impossible`].
+    pub fn send_part(
+        &mut self,
+        pool: &mut Pool,
+        cells: &Area,
+        (label, length, id): (Label, u64, u64),
+        bytes: &[u8],
+        most: usize,
+    ) -> Result<usize, Impossible> {
+        let Some((place, at, n)) = self.place(pool, bytes.len().min(most))? else { return Ok(0) };
+        let memory = if place == POOL { cells } else { &self.out_lane };
+        memory.write(at, &bytes[..n]);
+        let (first, second) = head(label, place);
+        let where_ = at as u64 | (n as u64) << 32;
+        self.out.put(&[first, second, length, id, where_, 0, 0, 0], 5);
+        Ok(n)
+    }
+
+    /// Finds memory for a piece of `n` bytes or its beginning.
+    fn place(&mut self, pool: &mut Pool, n: usize) -> Result<Option<(u8, usize, usize)>, Impossible> {
+        for attempt in 0..2 {
+            let position = self.out.position();
+            if n > LANE_MAX
+                && let Some(cell) = pool.take(self.held.cells())
+            {
+                self.held.hold(position, cell);
+                return Ok(Some((POOL, Pool::offset(cell), n.min(CELL))));
+            }
+            // Small pieces, and when the pool has nothing left a way on for large ones.
+            if let Some(at) = self.held.lane(position, n.min(LANE_MAX)) {
+                return Ok(Some((LANE, at, n.min(LANE_MAX))));
+            }
+            if attempt == 0 {
+                self.settle(pool)?;
+            }
+        }
+        Ok(None)
+    }
+
+    /// Notes for the receiver that this rank waits for room, before it sleeps.
+    pub fn want(&mut self) {
+        self.wanting = true;
+        if let Some(w) = self.out_wanted.word64(0) {
+            w.store(1, Ordering::SeqCst);
+        }
+    }
+
+    /// It does not wait any more.
+    pub fn want_no_more(&mut self) {
+        if std::mem::take(&mut self.wanting)
+            && let Some(w) = self.out_wanted.word64(0)
+        {
+            w.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether the other rank waits for room. Call it after telling it of room, with a fence between.
+    #[must_use]
+    pub fn is_wanted(&self) -> bool {
+        self.in_wanted.word64(0).is_some_and(|w| w.load(Ordering::Relaxed) != 0)
+    }
+
+    /// Whether a message is there.
+    #[inline]
+    #[must_use]
+    pub fn ready(&self) -> bool {
+        self.inn.ready()
+    }
+
+    /// The next message, which stays where it is.
+    ///
+    /// # Errors
+    /// [`Impossible`] when it points outside its sender's memory.
+    #[inline]
+    pub fn peek(&self) -> Option<Result<Message, Impossible>> {
+        self.inn.peek().map(|slot| parse(&slot))
+    }
+
+    /// Copies the payload of a message that [`Peek`](Self::peek) gave and that is not inline, as much as fits.
+    pub fn read(&self, place: Place, into: &mut [u8]) {
+        match place {
+            Place::Lane(at, n) => self.in_lane.read(at, clamp(into, n)),
+            Place::Pool(at, n) => self.in_pool.read(at, clamp(into, n)),
+            Place::Inline(_) | Place::None => true,
+        };
+    }
+
+    /// Goes on to the next message.
+    #[inline]
+    pub fn advance(&mut self) {
+        self.inn.advance();
+    }
+
+    /// Tells the sender what is taken.
+    #[inline]
+    pub fn tell(&mut self) {
+        self.inn.tell();
+    }
+
+    /// Tells the sender how many bytes of its window are free again, in all.
+    pub fn free_window(&self, bytes: u64) {
+        if let Some(w) = self.in_taken.word64(8) {
+            w.store(bytes, Ordering::Release);
+        }
+    }
+
+    /// Bytes of this rank's window that the receiver has freed, in all.
+    #[must_use]
+    pub fn window_freed(&self) -> u64 {
+        self.out_taken.word64(8).map_or(0, |w| w.load(Ordering::Acquire))
+    }
+
+    /// Gives all memory back to the pool: the receiver is gone.
+    pub fn abandon(&mut self, pool: &mut Pool) {
+        self.held.abandon(pool);
+    }
+}
+
+fn clamp(bytes: &mut [u8], n: usize) -> &mut [u8] {
+    let n = n.min(bytes.len());
+    &mut bytes[..n]
+}

@@ -1,0 +1,174 @@
+//! Where a sending rank's large messages wait: cells of one pool for all its receivers, and a small lane a
+//! pair. Private bookkeeping of the sender; the memory itself is in the segment.
+//!
+//! The pool is used in rotation and is larger than a core's second-level cache: rewriting lines of which the
+//! receiver still has copies costs three to four times as much as writing lines that have left its cache.
+
+use crate::layout::Layout;
+use std::collections::VecDeque;
+
+/// Bytes of a cell.
+pub const CELL: usize = 16 << 10;
+/// Bytes of the pool in rotation: measured best at twice the second-level cache and more; 4 MiB adds nothing.
+const ROTATION: usize = 2 << 20;
+const CELLS: usize = ROTATION / CELL;
+/// A receiver that lags may always have so many cells.
+const FEW: usize = 4;
+
+const _: () = assert!(ROTATION as u64 <= Layout::POOL);
+
+/// The free cells of a rank's pool.
+#[derive(Debug)]
+pub struct Pool {
+    free: VecDeque<u16>,
+}
+
+impl Default for Pool {
+    fn default() -> Self {
+        Self { free: (0..u16::try_from(CELLS).unwrap_or(u16::MAX)).collect() }
+    }
+}
+
+impl Pool {
+    /// A pool of so many cells, for models.
+    #[cfg(all(test, loom))]
+    pub(crate) fn of(cells: u16) -> Self {
+        Self { free: (0..cells).collect() }
+    }
+
+    /// Takes a cell for a receiver that holds `held` already: its offset in the pool. Who holds more than is
+    /// left gets none, so that one that does not read cannot starve the others.
+    pub fn take(&mut self, held: usize) -> Option<u16> {
+        if held >= FEW.max(self.free.len()) {
+            return None;
+        }
+        self.free.pop_front()
+    }
+
+    /// Gives one back.
+    pub fn give(&mut self, cell: u16) {
+        self.free.push_back(cell);
+    }
+
+    /// Where a cell begins in the pool.
+    #[must_use]
+    pub fn offset(cell: u16) -> usize {
+        usize::from(cell) * CELL
+    }
+
+    /// Free cells.
+    #[must_use]
+    pub fn free(&self) -> usize {
+        self.free.len()
+    }
+}
+
+/// What one pair has in use: cells and lane bytes, each until the slot that names it is taken.
+#[derive(Debug, Default)]
+pub(crate) struct Held {
+    cells: VecDeque<(u64, u16)>,
+    /// Bytes of the lane given out so far, and of those in slots not taken, `(slot, where they end)`.
+    head: u64,
+    tail: u64,
+    ends: VecDeque<(u64, u64)>,
+}
+
+impl Held {
+    /// Cells in use.
+    #[must_use]
+    pub(crate) fn cells(&self) -> usize {
+        self.cells.len()
+    }
+
+    /// Notes that slot `position` names `cell`.
+    pub(crate) fn hold(&mut self, position: u64, cell: u16) {
+        self.cells.push_back((position, cell));
+    }
+
+    /// Finds `len` bytes in a row in the lane for slot `position`; where they begin.
+    pub(crate) fn lane(&mut self, position: u64, len: usize) -> Option<usize> {
+        let len = (len as u64).next_multiple_of(64);
+        let at = self.head % Layout::LANE;
+        let skip = if at + len > Layout::LANE { Layout::LANE - at } else { 0 };
+        let end = self.head + skip + len;
+        if len > Layout::LANE || end - self.tail > Layout::LANE {
+            return None;
+        }
+        self.head = end;
+        self.ends.push_back((position, end));
+        usize::try_from((end - len) % Layout::LANE).ok()
+    }
+
+    /// Takes back what slots before `taken` named.
+    pub(crate) fn settle(&mut self, taken: u64, pool: &mut Pool) {
+        while let Some(&(position, cell)) = self.cells.front()
+            && position < taken
+        {
+            self.cells.pop_front();
+            pool.give(cell);
+        }
+        while let Some(&(position, end)) = self.ends.front()
+            && position < taken
+        {
+            self.ends.pop_front();
+            self.tail = end;
+        }
+    }
+
+    /// Takes everything back: the receiver is gone.
+    pub(crate) fn abandon(&mut self, pool: &mut Pool) {
+        self.settle(u64::MAX, pool);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// Pieces of a lane that are in use at the same time never meet, whatever the order of taking.
+        #[test]
+        fn lane_pieces_in_use_do_not_meet(steps in proptest::collection::vec((1usize..5000, 0u64..4), 1..200)) {
+            let (mut held, mut pool) = (Held::default(), Pool::default());
+            let mut live: VecDeque<(u64, usize, usize)> = VecDeque::new();
+            let (mut next, mut taken) = (0, 0);
+            for (len, take) in steps {
+                if let Some(at) = held.lane(next, len) {
+                    prop_assert!(at + len <= usize::try_from(Layout::LANE).unwrap());
+                    prop_assert!(live.iter().all(|&(_, a, l)| a + l <= at || at + len <= a));
+                    live.push_back((next, at, len));
+                    next += 1;
+                } else {
+                    prop_assert!(!live.is_empty(), "an empty lane has room");
+                }
+                taken = (taken + take).min(next);
+                held.settle(taken, &mut pool);
+                live.retain(|&(p, _, _)| p >= taken);
+            }
+        }
+
+        /// However receivers lag, cells are never given twice, and one that reads always gets some.
+        #[test]
+        fn cells_are_shared_fairly(steps in proptest::collection::vec((0usize..8, any::<bool>()), 1..600)) {
+            let mut pool = Pool::default();
+            let mut helds: Vec<Held> = (0..8).map(|_| Held::default()).collect();
+            let mut next = [0u64; 8];
+            let mut out = std::collections::HashSet::new();
+            for (who, read) in steps {
+                if read {
+                    let before: Vec<u16> = helds[who].cells.iter().map(|c| c.1).collect();
+                    helds[who].settle(next[who], &mut pool);
+                    before.iter().for_each(|c| { out.remove(c); });
+                } else if let Some(cell) = pool.take(helds[who].cells()) {
+                    prop_assert!(out.insert(cell));
+                    helds[who].hold(next[who], cell);
+                    next[who] += 1;
+                } else {
+                    prop_assert!(helds[who].cells() >= FEW);
+                }
+                prop_assert_eq!(pool.free() + out.len(), CELLS);
+            }
+        }
+    }
+}
