@@ -13,6 +13,7 @@ use rmpi_types::{
 };
 use rmpi_wire::hello::Role;
 use rmpi_wire::msg::{Pulse, Stream};
+use rmpi_wire::service::{Domain, GatherKey, Group, OnLoss};
 use rmpi_wire::rank::{RankReply, RankRequest, Reply, Request};
 use rmpi_wire::{Dest, Down, Hello, LinkMsg, Message, Origin, Up};
 use std::error::Error;
@@ -58,6 +59,7 @@ fn launch() -> NodeLaunch {
         apps: vec![app],
         ranks: (0..2).map(rank).collect(),
         layout: vec![(2, 2)],
+        mpi: rmpi_types::launch::Mpi::default(),
         reached_at: Some([127, 0, 0, 2].into()),
         ifaces: vec!["eth0".into()],
         port_range: Some((2000, 3000)),
@@ -100,6 +102,11 @@ fn table() -> EndpointTable {
     EndpointTable { nodes: vec![node(0), node(1)] }
 }
 
+fn key() -> GatherKey {
+    let group = Group::all(ProcId::first(0));
+    GatherKey { domain: Domain::Native, name: Vec::new(), group, loss: OnLoss::Fail }
+}
+
 fn messages() -> Vec<(Message, &'static [u8])> {
     let proc = ProcId::first(1);
     vec![
@@ -112,7 +119,7 @@ fn messages() -> Vec<(Message, &'static [u8])> {
         (Message::Up(Up::Output { proc, stream: Stream::Stdout, last: false }), b"hello\n"),
         (Message::Down(Down::Credit { proc, stream: Stream::Stderr, bytes: 6 }), b""),
         (Message::Down(Down::Signal { signal: 10, ranks: RankSet::range(0, 1) }), b""),
-        (Message::Up(Up::Fence { fence: 1, last: true }), b"\x01\0\0\0\x01\0\x01\0\0\0kv"),
+        (Message::Up(Up::Gather { key: key(), last: true }), b"\x01\0\0\0\x01\0\x01\0\0\0kv"),
         (Message::Down(Down::Stop { signal: 15, grace_ms: 2000 }), b""),
         (Message::Link(LinkMsg::Heartbeat { received: 3 }), b""),
         (Message::Up(Up::Ended), b""),

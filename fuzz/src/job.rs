@@ -2,9 +2,9 @@
 //! Rules held: nothing after `Done`; frames sent are well-formed; output is never more than was sent; and when
 //! every host goes away the machine always comes to its `Done`.
 
-use crate::Input;
+use crate::{Input, service};
 use crate::node::{
-    check_sent, endpoints, entries, exit, frame, launch, proc, raw_frames, reply, request, stream,
+    check_sent, endpoints, entries, exit, frame, launch, proc, raw_frames, stream,
 };
 use bytes::Bytes;
 use rmpi_control::{
@@ -299,24 +299,28 @@ fn up(input: &mut Input<'_>, node: u32, launch: Option<&NodeLaunch>) -> (Message
             Up::Output { proc: who(input), stream: stream(input), last: input.one_in(4) }
         }
         6 => Up::StdinCredit { proc: who(input), bytes: input.number32() },
-        7 => Up::Gone { exit: exit(who(input), input.u8()), fences: input.number() },
+        7 => Up::Gone { exit: exit(who(input), input.u8()) },
         8 | 9 => {
             let mut exit = exit(who(input), input.u8());
             exit.wall_us = input.number();
             exit.last_stderr = (0..input.below(8)).map(|_| input.text()).collect();
-            Up::Exited { exit, fences: input.number() }
+            Up::Exited { exit }
         }
         10 => Up::Abort { proc: who(input), code: input.number32().cast_signed(), message: input.text() },
-        11 => Up::Request { proc: who(input), id: input.number(), request: request(input) },
+        11 => {
+            payload = Bytes::copy_from_slice(input.piece());
+            Up::Request { by: who(input), id: input.number(), request: service::request(input) }
+        }
         12 => {
             payload = Bytes::copy_from_slice(input.piece());
-            Up::Fetched { asker: who(input), id: input.number(), reply: reply(input) }
+            let (asker, id) = (service::node(input), input.number());
+            Up::Answer { asker, id, answer: service::answer(input) }
         }
         13 => {
             payload = entries(input);
-            Up::Fence { fence: input.number(), last: input.u8() & 1 == 0 }
+            Up::Gather { key: service::gather(input), last: input.u8() & 1 == 0 }
         }
-        14 => Up::FenceWaits { fence: input.number() },
+        14 => Up::GatherWaits { key: service::gather(input) },
         15 => Up::Note(input.text()),
         16 => Up::Ended,
         17 => Up::Lost { node: NodeIdx(input.number32()), what: input.text() },

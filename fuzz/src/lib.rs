@@ -7,7 +7,9 @@ mod data;
 mod input;
 mod job;
 mod node;
+mod pmi;
 mod pmix;
+mod service;
 mod text;
 mod wire;
 
@@ -18,6 +20,7 @@ pub mod targets {
     pub use crate::data::{data_header, data_peer, link_hello};
     pub use crate::job::job_machine;
     pub use crate::node::daemon_machine;
+    pub use crate::pmi::pmi_stream;
     pub use crate::pmix::{pmix_hello, pmix_request, pmix_values};
     pub use crate::text::{cmdline, hostfile, hostlist, known_hosts, plan, rankfile, ssh_config};
     pub use crate::wire::{boot, fence, frames, hello, messages, rank_requests};
@@ -27,7 +30,7 @@ pub mod targets {
 pub type Target = fn(&[u8]);
 
 /// Every target with its name.
-pub const TARGETS: [(&str, Target); 21] = [
+pub const TARGETS: [(&str, Target); 22] = [
     ("hostfile", targets::hostfile),
     ("hostlist", targets::hostlist),
     ("rankfile", targets::rankfile),
@@ -46,6 +49,7 @@ pub const TARGETS: [(&str, Target); 21] = [
     ("data_header", targets::data_header),
     ("data_peer", targets::data_peer),
     ("link_hello", targets::link_hello),
+    ("pmi_stream", targets::pmi_stream),
     ("pmix_hello", targets::pmix_hello),
     ("pmix_request", targets::pmix_request),
     ("pmix_values", targets::pmix_values),

@@ -3,7 +3,7 @@
 //! while unanswered; every frame sent is well-formed and numbered without gaps; and when the launcher goes
 //! away the machine always comes to its `Exit`.
 
-use crate::Input;
+use crate::{Input, service};
 use bytes::Bytes;
 use rmpi_control::{DaemonAction, DaemonEvent, DaemonMachine, DaemonPolicy, LinkId, LinkKind, Time};
 use rmpi_types::launch::{AppLaunch, EnvMerge, NodeEndpoints};
@@ -13,7 +13,7 @@ use rmpi_types::{
 };
 use rmpi_wire::frame::Kind;
 use rmpi_wire::msg::{Pulse, Stream};
-use rmpi_wire::rank::{RankReply, RankRequest};
+use rmpi_wire::rank::RankRequest;
 use rmpi_wire::{Dest, Down, Frame, FrameDecoder, LinkMsg, Message, Origin, Up};
 use std::time::Duration;
 
@@ -48,6 +48,7 @@ pub(crate) fn launch(node: u32, nodes: u32, first: u32, count: u32, size: u32) -
         apps: vec![app],
         ranks: (0..count).map(rank).collect(),
         layout: vec![(count, nodes)],
+        mpi: rmpi_types::launch::Mpi::default(),
         reached_at: None,
         ifaces: Vec::new(),
         port_range: None,
@@ -117,17 +118,6 @@ pub(crate) fn request(input: &mut Input<'_>) -> RankRequest {
         3 => RankRequest::Fence,
         4 => RankRequest::Abort { code: input.number32().cast_signed(), message: input.text() },
         _ => RankRequest::Finalize,
-    }
-}
-
-/// An answer.
-pub(crate) fn reply(input: &mut Input<'_>) -> RankReply {
-    match input.below(5) {
-        0 => RankReply::Done,
-        1 => RankReply::Value,
-        2 => RankReply::Missing,
-        3 => RankReply::Lost(Rank(input.number32())),
-        _ => RankReply::Refused(input.text()),
     }
 }
 
@@ -248,14 +238,19 @@ impl Driver {
                 | DaemonAction::Read { .. }
                 | DaemonAction::Signal { .. }
                 | DaemonAction::Describe { .. }
-                | DaemonAction::ReplyRank { .. } => {}
+                | DaemonAction::ReplyRank { .. }
+                | DaemonAction::Answered { .. }
+                | DaemonAction::Gathered { .. }
+                | DaemonAction::Asked { .. }
+                | DaemonAction::Notified { .. }
+                | DaemonAction::RankEnded { .. } => {}
             }
         }
         assert!(!self.exited || self.machine.next_timer().is_none());
     }
 
     fn step(&mut self, input: &mut Input<'_>) {
-        match input.below(20) {
+        match input.below(21) {
             0..=4 => self.launcher_says(input),
             5 => {
                 let numbered = input.u8() & 1 == 0;
@@ -294,8 +289,28 @@ impl Driver {
                 let payload = Bytes::copy_from_slice(input.piece());
                 self.on(DaemonEvent::RankRequest { proc, id, request, payload });
             }
+            19 => self.server_says(input),
             _ => self.killed(),
         }
+    }
+
+    fn server_says(&mut self, input: &mut Input<'_>) {
+        let (token, by) = (input.number(), proc(input));
+        let event = match input.below(4) {
+            0 | 1 => {
+                let data = entries(input);
+                DaemonEvent::Join { token, by, key: service::gather(input), data }
+            }
+            2 => {
+                let request = service::request(input);
+                DaemonEvent::Request { token, by, request, payload: Bytes::copy_from_slice(input.piece()) }
+            }
+            _ => {
+                let (asker, answer) = (service::node(input), service::answer(input));
+                DaemonEvent::Answer { asker, id: token, answer, payload: Bytes::new() }
+            }
+        };
+        self.on(event);
     }
 
     fn launcher_says(&mut self, input: &mut Input<'_>) {
@@ -441,19 +456,23 @@ fn down(input: &mut Input<'_>) -> (Message, Bytes) {
         6 => Down::Kill,
         7 => {
             payload = Bytes::copy_from_slice(input.piece());
-            Down::Reply { proc: proc(input), id: input.number(), reply: reply(input) }
+            Down::Answer { id: input.number(), answer: service::answer(input) }
         }
         8 => {
             payload = entries(input);
-            let lost = (input.one_in(4)).then(|| proc(input));
-            Down::FenceDone { fence: input.number(), lost, last: input.u8() & 1 == 0 }
+            let key = service::gather(input);
+            match input.one_in(4) {
+                true => Down::GatherLost { key, lost: proc(input) },
+                false => Down::Gathered { key, serial: input.number(), last: input.u8() & 1 == 0 },
+            }
         }
-        9 => Down::Fetch {
-            asker: proc(input),
-            id: input.number(),
-            rank: Rank(input.number32()),
-            key: key(input),
-            wait_ms: input.number32(),
+        9 => match service::request(input) {
+            service::Request::Ask { of, domain, wait_ms } => {
+                payload = Bytes::copy_from_slice(input.piece());
+                Down::Asked { asker: service::node(input), id: input.number(), of, domain, wait_ms }
+            }
+            service::Request::Notify { domain, scope } => Down::Notified { domain, scope, by: proc(input) },
+            _ => Down::RankEnded { proc: proc(input), end: RankEnd::Exited(input.u8()) },
         },
         10 => Down::Pause,
         11 => Down::Finish,

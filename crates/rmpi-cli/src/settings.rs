@@ -53,6 +53,7 @@ pub(crate) fn lines(command: &Command) -> Vec<String> {
         on_failure,
         ifaces,
         port_range,
+        pmi,
         data,
         ip,
         advertise,
@@ -77,6 +78,7 @@ pub(crate) fn lines(command: &Command) -> Vec<String> {
     out.flag("on-failure=continue", *on_failure == OnFailure::Continue);
     out.flag(&format!("iface={}", ifaces.join(",")), !ifaces.is_empty());
     out.option("port-range", port_range.map(|(lo, hi)| format!("{lo}:{hi}")));
+    out.other("pmi", pmi, &Default::default(), format!("{pmi:?}").to_lowercase());
     out.other("transport", data, &Default::default(), format!("{data:?}").to_lowercase());
     out.option("ip", ip.map(|v| format!("{v:?}")));
     out.option("advertise", advertise.as_ref());

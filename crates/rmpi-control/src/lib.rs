@@ -14,7 +14,7 @@ pub mod link;
 pub mod signals;
 pub mod time;
 
-pub use daemon::{DaemonAction, DaemonEvent, DaemonMachine, DaemonPolicy};
+pub use daemon::{DaemonAction, DaemonEvent, DaemonMachine, DaemonPolicy, Member};
 pub use job::{HostEntry, JobAction, JobEvent, JobEventOut, JobMachine, JobPolicy, PlanFault, StopReason};
 pub use link::{LinkId, LinkKind};
 pub use time::Time;

@@ -18,7 +18,8 @@ use rmpi_types::{
 };
 use rmpi_wire::frame::{Kind, UNNAMED};
 use rmpi_wire::msg::{Pulse, Stream};
-use rmpi_wire::rank::{RankReply, RankRequest};
+use rmpi_wire::rank::RankRequest;
+use rmpi_wire::service::{Answer, Domain, GatherKey, Group, OnLoss, Request as Service, Scope, Until};
 use rmpi_wire::{Dest, Down, Frame, LinkMsg, Message, Origin, Up};
 use std::collections::HashMap;
 use std::time::Duration;
@@ -38,15 +39,6 @@ fn proc(n: u8) -> ProcId {
 
 fn stream(n: u8) -> Stream {
     if n.is_multiple_of(2) { Stream::Stdout } else { Stream::Stderr }
-}
-
-fn reply(n: u8) -> RankReply {
-    match n % 4 {
-        0 => RankReply::Done,
-        1 => RankReply::Value,
-        2 => RankReply::Missing,
-        _ => RankReply::Lost(Rank(u32::from(n))),
-    }
 }
 
 fn exit(n: u8, kind: u8) -> RankExit {
@@ -103,6 +95,7 @@ fn launch(node: u32) -> NodeLaunch {
         apps: vec![app],
         ranks: vec![rank(node * 2), rank(node * 2 + 1)],
         layout: vec![(2, 3)],
+        mpi: rmpi_types::launch::Mpi::default(),
         reached_at: None,
         ifaces: Vec::new(),
         port_range: None,
@@ -142,6 +135,44 @@ fn request(n: u8, m: u8) -> RankRequest {
     }
 }
 
+fn domain(n: u8) -> Domain {
+    [Domain::Native, Domain::Pmi, Domain::Pmix][usize::from(n % 3)]
+}
+
+fn key(n: u8) -> GatherKey {
+    let group = match n % 4 {
+        0 | 1 => Group::all(proc(0)),
+        2 => Group::ranks(proc(0), RankSet::range(0, u32::from(n % 6))).unwrap(),
+        _ => Group::ranks(proc(0), [0, 5, 70].map(Rank).into_iter().collect()).unwrap(),
+    };
+    let loss = if n % 8 < 6 { OnLoss::Fail } else { OnLoss::Skip };
+    GatherKey { domain: domain(n), name: vec![n % 2], group, loss }
+}
+
+fn service(n: u8, m: u8) -> Service {
+    let name = vec![m % 3];
+    match n % 8 {
+        0 | 1 => Service::Ask { of: proc(m), domain: domain(n), wait_ms: u32::from(m) },
+        2 => Service::Publish { domain: domain(n), name, scope: Scope::Namespace, until: Until::Process },
+        3 => Service::Publish { domain: domain(n), name, scope: Scope::All, until: Until::FirstRead },
+        4 => Service::Lookup { domain: domain(n), name, wait_ms: u32::from(m) },
+        5 => Service::Unpublish { domain: domain(n), name, owner_only: m > 100 },
+        6 => Service::Notify { domain: domain(n), scope: Scope::All },
+        _ => Service::Watch,
+    }
+}
+
+fn answer(n: u8) -> Answer {
+    match n % 6 {
+        0 => Answer::Done,
+        1 => Answer::Value,
+        2 => Answer::Missing,
+        3 => Answer::Taken,
+        4 => Answer::Lost(proc(n)),
+        _ => Answer::Refused("no".into()),
+    }
+}
+
 fn up_message(step: &mut u32, node: u32, (kind, a, b, n): Dice) -> Up {
     if kind < 120 {
         // What a good daemon says next.
@@ -156,12 +187,10 @@ fn up_message(step: &mut u32, node: u32, (kind, a, b, n): Dice) -> Up {
                     Up::Output { proc: proc(last + b % 2), stream: stream(b), last: n.is_multiple_of(50) }
                 }
                 2 => Up::StdinCredit { proc: proc(last), bytes: u32::from(n) },
-                3 => Up::Request { proc: proc(last), id: u64::from(n), request: request(1, b) },
-                _ => Up::Fence { fence: u64::from(b % 3), last: n % 2 == 0 },
+                3 => Up::Request { by: proc(last), id: u64::from(n), request: service(b, b) },
+                _ => Up::Gather { key: key(b), last: n % 2 == 0 },
             },
-            k if k % 3 < 2 => {
-                Up::Exited { exit: exit(last + u8::try_from(k % 3).unwrap(), a), fences: u64::from(b % 4) }
-            }
+            k if k % 3 < 2 => Up::Exited { exit: exit(last + u8::try_from(k % 3).unwrap(), a) },
             _ => Up::Ended,
         };
     }
@@ -172,13 +201,13 @@ fn up_message(step: &mut u32, node: u32, (kind, a, b, n): Dice) -> Up {
         3 => Up::Started(vec![(proc(a), 1)]),
         4 => Up::Output { proc: proc(a), stream: stream(b), last: b > 200 },
         5 => Up::StdinCredit { proc: proc(a), bytes: u32::from(n) },
-        6 => Up::Gone { exit: exit(a, b), fences: u64::from(n) },
-        7 => Up::Exited { exit: exit(a, b), fences: u64::MAX - u64::from(n) },
+        6 => Up::Gone { exit: exit(a, b) },
+        7 => Up::Exited { exit: exit(a, b) },
         8 => Up::Abort { proc: proc(a), code: i32::from(b), message: "m".repeat(usize::from(n)) },
-        9 => Up::Request { proc: proc(a), id: u64::from(n), request: request(b, a) },
-        10 => Up::Fetched { asker: proc(a), id: u64::from(n), reply: reply(b) },
-        11 => Up::Fence { fence: u64::from(a % 4), last: b % 2 == 0 },
-        12 => Up::FenceWaits { fence: u64::from(a) },
+        9 => Up::Request { by: proc(a), id: u64::from(n), request: service(b, a) },
+        10 => Up::Answer { asker: NodeIdx(u32::from(a % 4)), id: u64::from(n), answer: answer(b) },
+        11 => Up::Gather { key: key(a), last: b % 2 == 0 },
+        12 => Up::GatherWaits { key: key(a) },
         13 => Up::Lost { node: NodeIdx(u32::from(a % 4)), what: "w".into() },
         14 => Up::Note("n".repeat(usize::from(n))),
         15 => Up::StdinLeft { proc: proc(a), bytes: u32::from(n) },
@@ -264,7 +293,6 @@ fn down_message(step: &mut u32, (kind, a, b, n): Dice) -> Down {
             _ => {}
         }
     }
-    let lost = (b > 128).then(|| proc(a));
     match kind % 24 {
         0 => Down::Prepare(Box::new(launch(u32::from(a % 3)))),
         1 => Down::Start(EndpointTable::default()),
@@ -273,15 +301,18 @@ fn down_message(step: &mut u32, (kind, a, b, n): Dice) -> Down {
         9..=10 => Down::Signal { signal: i32::from(b), ranks: RankSet::range(0, u32::from(a)) },
         11 => Down::Stop { signal: if b > 128 { 2 } else { 15 }, grace_ms: u32::from(n % 600) },
         12 => Down::Kill,
-        13..=15 => Down::Reply { proc: proc(a), id: u64::from(n % 8), reply: reply(b) },
-        16..=18 => Down::FenceDone { fence: u64::from(a % 4), lost, last: n % 2 == 0 },
-        19..=21 => Down::Fetch {
-            asker: proc(a),
+        13..=15 => Down::Answer { id: u64::from(n % 8), answer: answer(b) },
+        16..=17 => Down::Gathered { key: key(a), serial: u64::from(n), last: n % 2 == 0 },
+        18 => Down::GatherLost { key: key(a), lost: proc(b) },
+        19..=20 => Down::Asked {
+            asker: NodeIdx(u32::from(a % 4)),
             id: u64::from(n),
-            rank: Rank(u32::from(b % 8)),
-            key: format!("k{}", n % 4),
+            of: proc(b),
+            domain: domain(n as u8),
             wait_ms: u32::from(n % 300),
         },
+        21 if b < 128 => Down::Notified { domain: domain(b), scope: Scope::All, by: proc(a) },
+        21 => Down::RankEnded { proc: proc(a), end: exit(a, b).end },
         22 => Down::Pause,
         _ => Down::Finish,
     }
@@ -345,7 +376,25 @@ fn daemon_event(dice: Dice, step: &mut u32, seqs: &mut [u64; 3]) -> DaemonEvent 
             request: request(b, a),
             payload: Bytes::from(vec![1; usize::from(n)]),
         },
-        241..=243 => DaemonEvent::RankGone { proc: proc(a) },
+        241 => DaemonEvent::RankGone { proc: proc(a) },
+        242 => DaemonEvent::Join {
+            token: n.into(),
+            by: proc(a % 3),
+            key: key(b),
+            data: Bytes::from_static(b"d"),
+        },
+        243 if b < 200 => DaemonEvent::Request {
+            token: n.into(),
+            by: proc(a % 3),
+            request: service(b, a),
+            payload: Bytes::new(),
+        },
+        243 => DaemonEvent::Answer {
+            asker: NodeIdx(a.into()),
+            id: n.into(),
+            answer: answer(b),
+            payload: Bytes::new(),
+        },
         244..=250 => DaemonEvent::Empty,
         251..=255 => DaemonEvent::Report(Box::new(report())),
     }

@@ -1,8 +1,11 @@
 //! The environment of ranks: how what the launcher sent meets the node's own (`docs/environment.md`), and the
 //! variables set for each rank. Pure.
 
+use crate::prepare::KVS_FD;
 use rmpi_types::Rank;
-use rmpi_types::launch::{AppLaunch, EndpointTable, EnvEdit, EnvMerge, NodeLaunch, RankLaunch, StdioKind};
+use rmpi_types::launch::{
+    AppLaunch, EndpointTable, EnvEdit, EnvMerge, NodeLaunch, PmiKind, RankLaunch, StdioKind,
+};
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -75,6 +78,7 @@ fn append(list: &mut OsString, more: &OsStr) {
 
 /// Adds the variables that all ranks of an application on this node share.
 pub(crate) fn add_shared(env: &mut Vars, launch: &NodeLaunch, table: &EndpointTable, app: &AppLaunch) {
+    add_mpi(env, launch, table, app);
     let local = launch.ranks.len().to_string();
     let (size, node, nodes) = (launch.size.to_string(), launch.node.to_string(), launch.nodes.to_string());
     let mut set = |name: &str, value: &str| {
@@ -140,8 +144,45 @@ pub(crate) fn add_shared(env: &mut Vars, launch: &NodeLaunch, table: &EndpointTa
     }
 }
 
+/// What MPI libraries that are not ours find us by, for all ranks; what another launcher around us had set for
+/// this process goes.
+fn add_mpi(env: &mut Vars, launch: &NodeLaunch, table: &EndpointTable, app: &AppLaunch) {
+    env.retain(|name, _| named_os(app, name) || !foreign(name.as_bytes()));
+    if !launch.mpi.pmi.pmi() {
+        return;
+    }
+    let mut set = |name: &str, value: String| {
+        if !named(app, name) {
+            env.insert(name.into(), value.into());
+        }
+    };
+    set("PMI_FD", KVS_FD.to_string());
+    set("PMI_SIZE", launch.size.to_string());
+    if launch.mpi.parent.is_some() {
+        set("PMI_SPAWNED", "1".into());
+    }
+    match launch.mpi.pmi {
+        PmiKind::Pmi1 => set("MPIR_CVAR_PMI_VERSION", "1".into()),
+        PmiKind::Pmi2 => set("MPIR_CVAR_PMI_VERSION", "2".into()),
+        PmiKind::Auto | PmiKind::Pmix | PmiKind::None => {}
+    }
+    // What MPICH's own TCP listens at, and tells others.
+    let here = table.nodes.iter().find(|n| n.node == launch.node);
+    if let Some(address) = here.and_then(|n| n.addresses.first()) {
+        set("MPIR_CVAR_CH3_INTERFACE_HOSTNAME", address.to_string());
+    }
+}
+
+/// Whether a variable is one by which a process finds the launcher that started it.
+fn foreign(name: &[u8]) -> bool {
+    let parameter = name.starts_with(b"PMIX_MCA_");
+    let of_server = name.starts_with(b"PMI_") || name.starts_with(b"PMIX_") && !parameter;
+    of_server || [&b"HYDI_CONTROL_FD"[..], b"PRTE_LAUNCHED"].contains(&name)
+}
+
 /// Names set for each rank: they never come from elsewhere, except those the user names.
-const PER_RANK: [&str; 9] = [
+const PER_RANK: [&str; 10] = [
+    "PMI_RANK",
     "OMPI_COMM_WORLD_RANK",
     "MV2_COMM_WORLD_RANK",
     "RMPIRUN_RANK",
@@ -155,11 +196,17 @@ const PER_RANK: [&str; 9] = [
 
 /// The variables of one rank; `fds` is the text of [`rmpi_wire::boot::ENV_FDS`]. Those of `env` with these
 /// names must be removed before, see [`strip_per_rank`].
-pub(crate) fn per_rank(rank: &RankLaunch, app: &AppLaunch, fds: &str) -> Vec<(&'static str, String)> {
+pub(crate) fn per_rank(
+    rank: &RankLaunch,
+    app: &AppLaunch,
+    pmi: bool,
+    fds: &str,
+) -> Vec<(&'static str, String)> {
     let mut vars: Vec<(&'static str, String)> = Vec::with_capacity(12);
     for (i, name) in PER_RANK.into_iter().enumerate() {
-        let value = if i < 4 { rank.rank.0 } else { rank.local_rank };
-        if name != "RANK" || !named(app, name) {
+        let value = if i < 5 { rank.rank.0 } else { rank.local_rank };
+        let left_out = name == "RANK" && named(app, name) || name == "PMI_RANK" && !pmi;
+        if !left_out {
             vars.push((name, value.to_string()));
         }
     }
@@ -181,7 +228,11 @@ pub(crate) fn strip_per_rank(env: &mut Vars, app: &AppLaunch) {
 
 /// Whether the user named a value for this variable.
 fn named(app: &AppLaunch, name: &str) -> bool {
-    app.set.iter().any(|(n, v)| n == OsStr::new(name) && v.is_some())
+    named_os(app, OsStr::new(name))
+}
+
+fn named_os(app: &AppLaunch, name: &OsStr) -> bool {
+    app.set.iter().any(|(n, v)| n == name && v.is_some())
 }
 
 #[cfg(test)]
@@ -288,7 +339,7 @@ mod tests {
             assert_eq!(env.get(OsStr::new(name)), Some(&value.into()), "{name}");
         }
         assert!(!env.contains_key(OsStr::new("RANK")));
-        let own = per_rank(&launch.ranks[1], &app, "boot=3");
+        let own = per_rank(&launch.ranks[1], &app, true, "boot=3");
         let get = |name: &str| own.iter().find(|(n, _)| *n == name).map(|(_, v)| v.as_str());
         assert_eq!((get("RANK"), get("OMPI_COMM_WORLD_RANK")), (Some("1"), Some("1")));
         assert_eq!(
@@ -296,6 +347,30 @@ mod tests {
             (None, Some("1"), Some("boot=3"))
         );
         assert_eq!(launch.ns, ProcId::default());
+    }
+
+    #[test]
+    fn mpi_libraries_find_us_and_nobody_else() {
+        let mut launch = crate::testing::launch(vec![crate::testing::app("true", &[])], 2);
+        let outer = [("PMI_PORT", "h:1"), ("PMI_ID", "3"), ("PMIX_RANK", "7"), ("PMIX_MCA_gds", "hash")];
+        let app = app(EnvMerge::Fill, &[], &[("PMI_DEBUG", Some("1"))]);
+        let vars_of = |launch: &NodeLaunch| {
+            let mut env = vars(&outer);
+            env.insert("PMI_DEBUG".into(), "1".into());
+            add_shared(&mut env, launch, &EndpointTable::default(), &app);
+            env.retain(|n, _| n.as_bytes().starts_with(b"PMI") || n.as_bytes().starts_with(b"MPIR"));
+            env
+        };
+        let kept = [("PMI_DEBUG", "1"), ("PMIX_MCA_gds", "hash")];
+        let own = [("PMI_FD", "5"), ("PMI_SIZE", "2")];
+        assert_eq!(vars_of(&launch), vars(&[kept, own].concat()));
+        launch.mpi.pmi = PmiKind::None;
+        assert_eq!(vars_of(&launch), vars(&kept));
+        launch.mpi.pmi = PmiKind::Pmi2;
+        launch.mpi.parent = Some(ProcId::first(0));
+        let two = [("PMI_SPAWNED", "1"), ("MPIR_CVAR_PMI_VERSION", "2")];
+        assert_eq!(vars_of(&launch), vars(&[kept, own, two].concat()));
+        assert!(per_rank(&launch.ranks[1], &app, false, "").iter().all(|(n, _)| *n != "PMI_RANK"));
     }
 
     #[test]

@@ -1,5 +1,7 @@
-//! A rank's request socket: messages in, answers out. Whatever a rank sends, the worst it gets is its own
-//! socket closed; a rank that does not take its answers is not heard until it does.
+//! A rank's socket to us: messages in, answers out. It speaks the native language, or PMI where the first bytes
+//! are; the same descriptor is offered for both, so that ranks of other libraries cost nothing more. Whatever a
+//! rank sends, the worst it gets is its own socket closed; one that does not take its answers is not heard until
+//! it does.
 
 use rmpi_types::ProcId;
 use rmpi_wire::rank::{self, RankRequest, Reply, Request};
@@ -18,12 +20,16 @@ const MAX_OPEN: usize = 1024;
 const MAX_ANSWERS: usize = 8 << 20;
 /// Bytes read at once.
 const CHUNK: usize = 64 << 10;
+/// Bytes read at once of a client that speaks PMI, whose messages are lines.
+const PMI_CHUNK: usize = 4 << 10;
 
 /// What comes from a rank.
 #[derive(Debug)]
 pub(crate) enum Heard {
     /// A request and its payload.
     Request(Request, Vec<u8>),
+    /// Bytes of another language, from the first on.
+    Bytes(Vec<u8>),
     /// End of the socket; with a text if the rank broke the protocol.
     Gone(Option<String>),
 }
@@ -68,8 +74,7 @@ impl Requests {
         let writing = spawn_local(write(writer, queue, Rc::clone(&load)));
         let shared = Rc::clone(&load);
         let reading = spawn_local(async move {
-            let end =
-                read(reader, &shared, |request, payload| heard(proc, Heard::Request(request, payload))).await;
+            let end = read(reader, &shared, |what| heard(proc, what)).await;
             heard(proc, Heard::Gone(end.err()));
         });
         Ok(Self { answers, load, tasks: [writing.abort_handle(), reading.abort_handle()] })
@@ -81,25 +86,47 @@ impl Requests {
         self.load.less.notify_one();
         let mut bytes = Vec::new();
         if rank::encode(reply, payload, &mut bytes).is_ok() {
-            self.load.bytes.set(self.load.bytes.get() + bytes.len());
-            // The receiver ends when the rank's side is closed.
-            let _ = self.answers.send(bytes);
+            self.send(bytes);
         }
+    }
+
+    /// Sends bytes of another language.
+    pub(crate) fn send(&self, bytes: Vec<u8>) {
+        self.load.bytes.set(self.load.bytes.get() + bytes.len());
+        // The receiver ends when the rank's side is closed.
+        let _ = self.answers.send(bytes);
     }
 }
 
-async fn read(mut socket: OwnedReadHalf, load: &Load, give: impl Fn(Request, Vec<u8>)) -> Result<(), String> {
+/// Whether a socket that begins like this speaks PMI: read as a native length it would be a gigabyte.
+fn is_pmi(first: &[u8]) -> bool {
+    first.starts_with(b"cmd=") || first.starts_with(b"mcmd")
+}
+
+async fn read(mut socket: OwnedReadHalf, load: &Load, give: impl Fn(Heard)) -> Result<(), String> {
     let mut buffer = Vec::new();
+    let mut pmi = false;
     loop {
         while load.open.get() >= MAX_OPEN || load.bytes.get() >= MAX_ANSWERS {
             load.less.notified().await;
+        }
+        pmi |= is_pmi(&buffer);
+        if pmi {
+            if !buffer.is_empty() {
+                give(Heard::Bytes(std::mem::take(&mut buffer)));
+            }
+            buffer.reserve(PMI_CHUNK);
+            match socket.read_buf(&mut buffer).await {
+                Ok(0) | Err(_) => return Ok(()),
+                Ok(_) => continue,
+            }
         }
         match rank::decode::<Request>(&mut buffer) {
             Ok(Some((request, payload))) => {
                 if !matches!(request.request, RankRequest::Abort { .. }) {
                     load.open.set(load.open.get() + 1);
                 }
-                give(request, payload);
+                give(Heard::Request(request, payload));
                 continue;
             }
             Ok(None) => {}

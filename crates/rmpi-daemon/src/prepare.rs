@@ -20,6 +20,8 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+/// A rank's socket to us.
+pub(crate) const KVS_FD: i32 = 5;
 /// Where ranks find their descriptors.
 const FDS: &str = "boot=3,listen=4,kvs=5";
 /// What ranks have beside them that share memory: the node's memory file.
@@ -228,7 +230,7 @@ impl Prepared {
                 add("key", Arc::new(keys.hand_over()?), KEY_FD);
             }
             let more = rank_vars::of(&self.launch, rank, &self.apps[rank.app as usize].env, &gpus);
-            let env = env::per_rank(rank, app, &names).into_iter().chain(more);
+            let env = env::per_rank(rank, app, self.launch.mpi.pmi.pmi(), &names).into_iter().chain(more);
             let env = env.filter_map(|(n, v)| CString::new(format!("{n}={v}")).ok()).collect();
             ends.push(ours);
             Ok(Child { program, env, cpus: rank.cpus.clone(), fds, nofile })
@@ -277,8 +279,12 @@ fn streams(launch: &NodeLaunch, rank: &RankLaunch, null: &Arc<OwnedFd>) -> io::R
     let (stderr, their_err) = stdio::pipe()?;
     let (kvs, their_kvs) = socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)?;
     let proc = ProcId { rank: rank.rank, ..launch.ns };
-    let theirs =
-        vec![(their_in, 0), (Arc::new(their_out), 1), (Arc::new(their_err), 2), (Arc::new(their_kvs), 5)];
+    let theirs = vec![
+        (their_in, 0),
+        (Arc::new(their_out), 1),
+        (Arc::new(their_err), 2),
+        (Arc::new(their_kvs), KVS_FD),
+    ];
     Ok((RankEnds { proc, stdin, stdout, stderr, kvs, gone: None }, theirs))
 }
 

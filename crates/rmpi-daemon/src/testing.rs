@@ -32,6 +32,7 @@ pub(crate) fn launch(apps: Vec<AppLaunch>, n: u32) -> NodeLaunch {
         apps,
         ranks: (0..n).map(rank).collect(),
         layout: vec![(n, 1)],
+        mpi: rmpi_types::launch::Mpi::default(),
         reached_at: None,
         ifaces: Vec::new(),
         port_range: None,

@@ -9,7 +9,7 @@ use crate::view::PlanView;
 use ring::rand::{SecureRandom as _, SystemRandom};
 use rmpi_control::PlanFault;
 use rmpi_types::env::{explicit_env, forward_env};
-use rmpi_types::launch::{AppLaunch, Extras, StdioKind};
+use rmpi_types::launch::{AppLaunch, Extras, Mpi, StdioKind};
 use rmpi_types::spec::{App, Host, JobSpec, Shown, Slots, Stdin, Universe};
 use rmpi_types::{JobId, NodeId, NodeIdx, NodeLaunch, NodeReport, ProcId, RankLaunch, RankSet, Topology};
 use std::collections::HashMap;
@@ -145,6 +145,7 @@ pub(crate) fn make(
         .data
         .check(used.len())
         .map_err(|message| PlanFault { code: rmpi_types::exit::USAGE, message })?;
+    let mpi = mpi(config, &plan);
     let layout = run_lengths(used.iter().map(|&n| placed[n].len()));
     let apps: Vec<AppLaunch> = config.spec.apps.iter().map(|app| app_launch(app, config)).collect();
     let mut launches = Vec::with_capacity(used.len());
@@ -167,6 +168,7 @@ pub(crate) fn make(
             apps: apps.clone(),
             ranks: placed[n].iter().map(|r| rank_launch(r, config)).collect(),
             layout: layout.clone(),
+            mpi: mpi.clone(),
             reached_at: reached_at.get(&host).copied().flatten(),
             ifaces: config.spec.ifaces.clone(),
             port_range: config.spec.port_range,
@@ -206,6 +208,17 @@ fn named_ranks_exist(spec: &JobSpec, size: u32) -> Result<(), String> {
         },
         Shown::All | Shown::Local(_) | Shown::Failed => Ok(()),
     }
+}
+
+/// What programs of other MPI libraries get to know.
+fn mpi(config: &Config, plan: &rmpi_plan::Plan) -> Mpi {
+    let mut apps = vec![RankSet::default(); config.spec.apps.len()];
+    for rank in &plan.ranks {
+        if let Some(app) = apps.get_mut(rank.app as usize) {
+            app.insert(rank.rank);
+        }
+    }
+    Mpi { pmi: config.spec.pmi, apps, ..Mpi::default() }
 }
 
 fn rank_launch(placed: &rmpi_plan::PlacedRank, config: &Config) -> RankLaunch {

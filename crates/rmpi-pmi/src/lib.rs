@@ -4,5 +4,8 @@
 #![forbid(unsafe_code)]
 
 pub mod api;
+pub mod node;
 pub mod pmi;
 pub mod pmix;
+
+pub use node::Servers;

@@ -34,6 +34,16 @@ pub enum Act {
     Get(Rank, &'static str),
     /// Takes part in a fence; ends with [`LOST_CODE`] when that fails.
     Fence,
+    /// As a server's client: gathers with the ranks of its third of the job, each bringing its number; a wrong
+    /// result is a failed check. Ends with [`LOST_CODE`] when that fails.
+    Gather,
+    /// As a server's client: publishes a name.
+    Publish(&'static str),
+    /// As a server's client: looks a name up, waiting for it; another value than the publisher's is a failed check.
+    Lookup(&'static str),
+    /// As a server's client: asks the server on a rank's node; another answer than what it gives is a failed
+    /// check. Ends with [`LOST_CODE`] when the rank is lost.
+    Ask(Rank),
     /// Reads standard input to its end.
     ReadStdin,
     /// Calls abort, then hangs.

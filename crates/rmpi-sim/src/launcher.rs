@@ -114,6 +114,7 @@ impl Sim {
                 apps: vec![app.clone()],
                 ranks: (0..per_node).map(|local| rank(dense * per_node, local)).collect(),
                 layout: vec![(per_node, nodes)],
+                mpi: rmpi_types::launch::Mpi::default(),
                 reached_at: None,
                 ifaces: Vec::new(),
                 port_range: None,

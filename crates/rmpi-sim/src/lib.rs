@@ -10,6 +10,7 @@ mod launcher;
 mod net;
 mod node;
 mod report;
+mod serving;
 mod world;
 
 pub use config::{Act, Config, Fault, LOST_CODE, Program, Tree};

@@ -3,9 +3,10 @@
 use crate::config::{Act, LOST_CODE};
 use bytes::Bytes;
 use rmpi_control::{DaemonEvent, DaemonMachine, Time};
-use rmpi_types::{ProcId, RankEnd, RankExit};
+use rmpi_types::{ProcId, Rank, RankEnd, RankExit, RankSet};
 use rmpi_wire::msg::Stream;
 use rmpi_wire::rank::{RankReply, RankRequest};
+use rmpi_wire::service::{Answer, Domain, GatherKey, Group, OnLoss, Request, Scope, Until};
 use std::time::Duration;
 
 /// Bytes a pipe holds.
@@ -36,6 +37,8 @@ enum State {
 #[derive(Debug)]
 pub(crate) struct SimRank {
     pub(crate) proc: ProcId,
+    /// Ranks in its namespace.
+    size: u32,
     acts: Vec<Act>,
     at: usize,
     state: State,
@@ -64,9 +67,10 @@ pub(crate) enum Step {
 }
 
 impl SimRank {
-    pub(crate) fn new(proc: ProcId, acts: Vec<Act>) -> Self {
+    pub(crate) fn new(proc: ProcId, size: u32, acts: Vec<Act>) -> Self {
         Self {
             proc,
+            size,
             acts,
             at: 0,
             state: State::Ready,
@@ -116,6 +120,26 @@ impl SimRank {
                     self.ask(request, Bytes::new(), out);
                 }
                 Act::Fence => self.ask(RankRequest::Fence, Bytes::new(), out),
+                Act::Gather => {
+                    let data = Bytes::copy_from_slice(&self.proc.rank.0.to_le_bytes());
+                    let (token, by, key) = (self.token(), self.proc, gather_key(self.proc, self.size));
+                    out.push(Step::Event(DaemonEvent::Join { token, by, key, data }));
+                }
+                Act::Publish(name) => {
+                    let (scope, until) = (Scope::All, Until::Job);
+                    let (domain, name) = (Domain::Pmi, name.as_bytes().to_vec());
+                    let payload = Bytes::copy_from_slice(&name);
+                    self.request(Request::Publish { domain, name, scope, until }, payload, out);
+                }
+                Act::Lookup(name) => {
+                    let (domain, name) = (Domain::Pmi, name.as_bytes().to_vec());
+                    self.request(Request::Lookup { domain, name, wait_ms: GET_MS }, Bytes::new(), out);
+                }
+                Act::Ask(rank) => {
+                    let of = ProcId { rank, ..self.proc };
+                    let ask = Request::Ask { of, domain: Domain::Pmix, wait_ms: GET_MS };
+                    self.request(ask, Bytes::from_static(b"?"), out);
+                }
                 Act::Abort(code) => {
                     self.ask(RankRequest::Abort { code, message: "on purpose".into() }, Bytes::new(), out);
                 }
@@ -147,6 +171,49 @@ impl SimRank {
         out.push(Step::Event(DaemonEvent::RankRequest { proc, id, request, payload }));
     }
 
+    /// A server's token for the next request: whose it is, and the request.
+    fn token(&mut self) -> u64 {
+        self.requests += 1;
+        self.state = State::Waiting(self.requests);
+        u64::from(self.proc.rank.0) << 32 | self.requests
+    }
+
+    fn request(&mut self, request: Request, payload: Bytes, out: &mut Vec<Step>) {
+        let (token, by) = (self.token(), self.proc);
+        out.push(Step::Event(DaemonEvent::Request { token, by, request, payload }));
+    }
+
+    /// A gather ended.
+    pub(crate) fn gathered(&mut self, id: u64, result: &Result<(Bytes, u64), ProcId>) {
+        let reply = match result {
+            Ok((data, _)) => {
+                let mut ranks: Vec<u32> =
+                    data.chunks(4).map(|c| c.try_into().map_or(u32::MAX, u32::from_le_bytes)).collect();
+                ranks.sort_unstable();
+                let wanted = third(self.proc.rank, self.size);
+                if ranks.into_iter().map(Rank).ne(wanted.iter()) {
+                    self.wrong = Some(format!("{}: a gather brought other ranks", self.proc));
+                }
+                RankReply::Done
+            }
+            Err(lost) => RankReply::Lost(lost.rank),
+        };
+        self.answer(id, &reply, &Bytes::new());
+    }
+
+    /// The job answered a server's request.
+    pub(crate) fn served(&mut self, id: u64, answer: &Answer, payload: &Bytes) {
+        let asked = self.at.checked_sub(1).and_then(|i| self.acts.get(i)).cloned();
+        let reply = match (asked, answer) {
+            (Some(Act::Lookup(name)), Answer::Value) if payload == name.as_bytes() => RankReply::Done,
+            (Some(Act::Ask(rank)), Answer::Value) if *payload == value(rank.0, "?") => RankReply::Done,
+            (Some(Act::Publish(_)), Answer::Done) => RankReply::Done,
+            (_, Answer::Lost(lost)) => RankReply::Lost(lost.rank),
+            (_, other) => RankReply::Refused(format!("{other:?}")),
+        };
+        self.answer(id, &reply, &Bytes::new());
+    }
+
     /// A sleep is over.
     pub(crate) fn wake(&mut self, sleep: u64) {
         if self.state == State::Waiting(sleep) {
@@ -168,7 +235,8 @@ impl SimRank {
         match (asked, reply) {
             (_, RankReply::Lost(_)) => self.acts[self.at - 1..].fill(Act::Exit(LOST_CODE)),
             (Some(Act::Get(rank, key)), RankReply::Value) if *payload == value(rank.0, key) => {}
-            (Some(Act::Hello | Act::Finalize | Act::Put(_) | Act::Fence), RankReply::Done) => {}
+            (Some(Act::Get(..)) | None, RankReply::Done) => self.wrong = Some(format!("{}: done", self.proc)),
+            (Some(_), RankReply::Done) => {}
             (asked, reply) => self.wrong = Some(format!("{}: {asked:?} answered {reply:?}", self.proc)),
         }
         if matches!(reply, RankReply::Lost(_)) && self.at >= self.acts.len() {
@@ -232,6 +300,20 @@ impl SimRank {
         })));
         self.pump(out);
     }
+}
+
+/// The ranks of a rank's third of the job.
+fn third(rank: Rank, size: u32) -> RankSet {
+    let part = |r: u32| u64::from(r) * 3 / u64::from(size.max(1));
+    let first = (0..size).position(|r| part(r) == part(rank.0)).unwrap_or(0);
+    let last = (0..size).rposition(|r| part(r) == part(rank.0)).unwrap_or(0);
+    RankSet::range(u32::try_from(first).unwrap_or(0), u32::try_from(last).unwrap_or(0))
+}
+
+/// The gather of a rank's third.
+fn gather_key(proc: ProcId, size: u32) -> GatherKey {
+    let group = Group::ranks(proc, third(proc.rank, size)).unwrap_or_else(|| Group::all(proc));
+    GatherKey { domain: Domain::Pmi, name: b"third".to_vec(), group, loss: OnLoss::Fail }
 }
 
 /// A simulated node.

@@ -380,7 +380,7 @@ impl Sim {
         }
     }
 
-    fn soon(&mut self, node: NodeIdx, event: DaemonEvent) {
+    pub(crate) fn soon(&mut self, node: NodeIdx, event: DaemonEvent) {
         self.queue.push(self.now, Event::Daemon(node, Box::new(event)));
     }
 
@@ -447,6 +447,11 @@ impl Sim {
                     self.queue.push(self.now, Event::Rank(node, proc, 0));
                 }
             }
+            action @ (DaemonAction::Answered { .. }
+            | DaemonAction::Gathered { .. }
+            | DaemonAction::Asked { .. }
+            | DaemonAction::Notified { .. }
+            | DaemonAction::RankEnded { .. }) => self.served(node, action),
             DaemonAction::Exit => {
                 if entry.ranks.iter().any(SimRank::alive) {
                     self.wrong.push(format!("daemon {node} left ranks behind"));
@@ -473,7 +478,8 @@ impl Sim {
         };
         let (size, ns) = (launch.size, launch.ns);
         let acts = |r: &RankLaunch| (ProcId { rank: r.rank, ..ns }, (self.cfg.program)(r.rank, size));
-        let ranks = launch.ranks.iter().map(acts).map(|(proc, acts)| SimRank::new(proc, acts)).collect();
+        let ranks =
+            launch.ranks.iter().map(acts).map(|(proc, acts)| SimRank::new(proc, launch.size, acts)).collect();
         self.nodes[node.0 as usize].prepared = ranks;
         self.soon(node, DaemonEvent::Prepared(result));
     }

@@ -124,6 +124,38 @@ fn keys_are_fetched_from_their_owner_and_fences_bring_all() {
 }
 
 #[test]
+fn servers_gather_over_groups_ask_each_other_and_share_names() {
+    fn whole(r: Rank, size: u32) -> Vec<Act> {
+        let publish = if r.0 == 3 { Act::Publish("svc") } else { Act::Hello };
+        let ask = Act::Ask(Rank((r.0 + 5) % size));
+        let pause = Act::Sleep(ms(u64::from(r.0) * 13 % 40));
+        let first = vec![pause, publish, Act::Gather, Act::Lookup("svc"), ask];
+        [first, vec![Act::Gather, Act::Fence, Act::Gather, Act::Finalize]].concat()
+    }
+    each(&Config { daemons: 8, program: whole, ..Config::default() }, |r| {
+        assert_eq!(r.job().cause, Cause::Success, "seed {}", r.seed);
+    });
+}
+
+#[test]
+fn a_gather_fails_for_its_group_only() {
+    // Rank 1 of 8 dies before the gather of ranks 0 to 2; the others do not notice.
+    let program = |r: Rank, _| match r.0 {
+        1 => vec![Act::Hello, Act::Sleep(ms(20)), Act::Crash(9)],
+        _ => vec![Act::Hello, Act::Gather, Act::Finalize],
+    };
+    let cfg = Config { program, on_failure: OnFailure::Continue, ..Config::default() };
+    each(&cfg, |r| {
+        // Which of the three counts as first is a matter of their nodes' clocks.
+        let Cause::Rank(first) = &r.job().cause else { panic!("{:?}", r.job().cause) };
+        let all = r.job().also.iter().chain([first]);
+        let mut ends: Vec<(u32, u8)> = all.map(|e| (e.proc.rank.0, e.code())).collect();
+        ends.sort_unstable();
+        assert_eq!(ends, [(0, LOST_CODE), (1, 137), (2, LOST_CODE)], "seed {}", r.seed);
+    });
+}
+
+#[test]
 fn a_fence_fails_when_a_member_ends_without_it() {
     // Rank 1 is gone before the fence; nobody is stopped for it, and nobody waits for ever.
     let program = |r: Rank, _| match r.0 {

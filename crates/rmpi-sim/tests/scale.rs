@@ -41,6 +41,19 @@ fn a_thousand_daemons_behind_thirty_relays_run_a_fence() {
     assert!(r.counts.frames <= 40 * 1000, "every frame passes at most two links: {:?}", r.counts);
 }
 
+/// `cargo test --release -p rmpi-sim --test scale -- --ignored`
+#[test]
+#[ignore = "half a minute in a release build"]
+fn a_hundred_thousand_ranks_gather() {
+    let program = |r: Rank, _| {
+        let first = if r.0 == 0 { Act::Publish("svc") } else { Act::Hello };
+        vec![first, Act::Gather, Act::Fence, Act::Lookup("svc"), Act::Finalize]
+    };
+    let shape = Tree::DepthTwo { fanout: 99 };
+    let r = run(5, Config { daemons: 1000, ranks_per_node: 100, tree: shape, program, ..Config::default() });
+    assert_eq!((&r.job().cause, r.started), (&Cause::Success, 100_000));
+}
+
 #[test]
 fn a_thousand_daemons_lose_nodes_and_end() {
     let program = |_, _| vec![Act::Print(100), Act::Hang];

@@ -123,6 +123,16 @@ impl RankSet {
         }
     }
 
+    /// Takes a rank out, if it is in.
+    pub fn remove(&mut self, rank: Rank) {
+        let r = rank.0;
+        let at = self.0.partition_point(|&(_, hi)| hi < r);
+        let Some(&(lo, hi)) = self.0.get(at).filter(|&&(lo, _)| lo <= r) else { return };
+        let left = (lo < r).then(|| (lo, r - 1));
+        let right = (r < hi).then(|| (r + 1, hi));
+        self.0.splice(at..=at, left.into_iter().chain(right));
+    }
+
     /// Whether `rank` is in the set.
     #[must_use]
     pub fn contains(&self, rank: Rank) -> bool {
@@ -162,6 +172,12 @@ impl FromIterator<Rank> for RankSet {
     }
 }
 
+impl Extend<Rank> for RankSet {
+    fn extend<I: IntoIterator<Item = Rank>>(&mut self, ranks: I) {
+        ranks.into_iter().for_each(|r| self.insert(r));
+    }
+}
+
 impl fmt::Display for RankSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (i, &(lo, hi)) in self.0.iter().enumerate() {
@@ -184,6 +200,11 @@ mod tests {
         assert!(set.contains(Rank(4)) && !set.contains(Rank(6)));
         assert_eq!(set.iter().map(|r| r.0).collect::<Vec<_>>(), [0, 3, 4, 5, 9]);
         assert!(RankSet::range(2, 1).is_empty());
+        let mut set = set;
+        for rank in [4, 9, 7, 0] {
+            set.remove(Rank(rank));
+        }
+        assert_eq!(set.to_string(), "3,5");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What one node is told to start, and the addresses its ranks can be reached at.
 
-use crate::{CpuSet, DataPlane, JobId, NodeIdx, ProcId, Rank};
+use crate::{CpuSet, DataPlane, JobId, NodeIdx, ProcId, Rank, RankSet};
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
 use std::net::IpAddr;
@@ -127,6 +127,49 @@ pub struct Extras {
     pub advertise: Option<IpAddr>,
 }
 
+/// Which process-management protocols ranks are offered (`--pmi`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PmiKind {
+    /// PMI-1, PMI-2 and PMIx: whatever library a program has finds its own.
+    #[default]
+    Auto,
+    /// PMI-1 only.
+    Pmi1,
+    /// PMI-2 only.
+    Pmi2,
+    /// PMIx only.
+    Pmix,
+    /// Nothing: such programs run as if they were alone.
+    None,
+}
+
+impl PmiKind {
+    /// Whether PMI-1 or PMI-2 is offered.
+    #[must_use]
+    pub fn pmi(self) -> bool {
+        matches!(self, Self::Auto | Self::Pmi1 | Self::Pmi2)
+    }
+
+    /// Whether PMIx is offered.
+    #[must_use]
+    pub fn pmix(self) -> bool {
+        matches!(self, Self::Auto | Self::Pmix)
+    }
+}
+
+/// What MPI programs that are not linked with us get to know of their namespace.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mpi {
+    /// What they are offered.
+    pub pmi: PmiKind,
+    /// Ranks of each program, on all nodes; may be left out where there is one.
+    pub apps: Vec<RankSet>,
+    /// Who spawned them.
+    pub parent: Option<ProcId>,
+    /// What their PMI key-value space begins with.
+    pub preputs: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
 /// Everything a daemon needs to prepare and start its ranks of one namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeLaunch {
@@ -150,6 +193,8 @@ pub struct NodeLaunch {
     pub ranks: Vec<RankLaunch>,
     /// Ranks per node of the whole namespace, ascending node index, run-length coded `(count, nodes)`.
     pub layout: Vec<(u32, u32)>,
+    /// What MPI programs that are not linked with us get to know.
+    pub mpi: Mpi,
     /// The address the host was reached at. A loopback address here means: offer only this one.
     pub reached_at: Option<IpAddr>,
     /// Interfaces or networks that rank traffic may use, in the user's words; empty for all.

@@ -2,7 +2,7 @@
 //! and the input of planning and launching. No field here is text that still has to be parsed, except host
 //! and interface names.
 
-use crate::launch::{EnvEdit, EnvMerge, GpusPerRank, IpFamily, RankVars};
+use crate::launch::{EnvEdit, EnvMerge, GpusPerRank, IpFamily, PmiKind, RankVars};
 pub use crate::output::{FileLayout, Files, Output, Piece, Redirects, Shown, Tag};
 use crate::{CpuSet, DataPlane, Rank, RankSet};
 use std::collections::BTreeMap;
@@ -31,6 +31,8 @@ pub struct JobSpec {
     pub on_failure: OnFailure,
     /// Interfaces or networks (names or CIDR) rank traffic may use; empty for all.
     pub ifaces: Vec<String>,
+    /// Which process-management protocols MPI programs are offered.
+    pub pmi: PmiKind,
     /// Ports our listeners may use, both ends included.
     pub port_range: Option<(u16, u16)>,
     /// The rail of native ranks, and whether their data is encrypted.

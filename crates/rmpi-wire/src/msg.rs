@@ -9,19 +9,19 @@
 //! daemon    Prepared | Failed               listeners bound, segment made, programs found
 //! launcher            Start                 the whole endpoint table
 //! daemon    Started                         pids
-//!           Output*, Exited*, Request*      until every rank is gone
-//! launcher            Credit*, Stdin*, Reply*, Signal*, Stop*, Kill*
+//!           Output*, Exited*, Request*, Gather*      until every rank is gone
+//! launcher            Credit*, Stdin*, Answer*, Gathered*, Signal*, Stop*, Kill*
 //! daemon    Ended                           no process of the namespace is left
 //! launcher            Finish                clean up and exit
 //! ```
 
 use crate::codec::{self, WireError};
 use crate::frame::{Dest, Frame, Kind, Origin};
-use crate::rank::{RankReply, RankRequest};
+use crate::service::{Answer, Domain, GatherKey, Request, Scope};
 use bytes::Bytes;
 use rmpi_types::launch::NodeEndpoints;
 use rmpi_types::{
-    EndpointTable, LaunchFault, NodeIdx, NodeLaunch, NodeReport, ProcId, Rank, RankExit, RankSet,
+    EndpointTable, LaunchFault, NodeIdx, NodeLaunch, NodeReport, ProcId, RankEnd, RankExit, RankSet,
 };
 use serde::{Deserialize, Serialize};
 
@@ -71,38 +71,58 @@ pub enum Down {
     },
     /// SIGKILL every process of the job at once.
     Kill,
-    /// Answer to a rank's request, payload as the request demands.
-    Reply {
-        /// The asking rank.
-        proc: ProcId,
-        /// The request's id.
+    /// Answer to [`Up::Request`], payload as the request demands.
+    Answer {
+        /// The request's number.
         id: u64,
         /// The answer.
-        reply: RankReply,
+        answer: Answer,
     },
-    /// The result of a fence: payload is the data of all ranks, as [`crate::rank::encode_entry`] has it, cut
-    /// anywhere into pieces of at most [`crate::frame::MAX_PAYLOAD`] bytes.
-    FenceDone {
-        /// The fence's number in this namespace, from 1.
-        fence: u64,
-        /// A member that will never reach it: this fence and all later ones fail, waiting ranks get an error
-        /// naming it. There is no payload then.
-        lost: Option<ProcId>,
+    /// What a gather brought: payload is the data of all members, cut anywhere into pieces of at most
+    /// [`crate::frame::MAX_PAYLOAD`] bytes.
+    Gathered {
+        /// Which.
+        key: GatherKey,
+        /// A number no other gather of the job has.
+        serial: u64,
         /// The last piece.
         last: bool,
     },
-    /// A rank elsewhere asks for a key of a rank of this node; answered by [`Up::Fetched`].
-    Fetch {
-        /// Who asks.
-        asker: ProcId,
+    /// A gather cannot complete, nor any later round of it: this member is gone.
+    GatherLost {
+        /// Which.
+        key: GatherKey,
+        /// The member.
+        lost: ProcId,
+    },
+    /// A server of another node asks one of this node; answered by [`Up::Answer`]. Payload: the question.
+    Asked {
+        /// The asking node.
+        asker: NodeIdx,
         /// Its request's number.
         id: u64,
-        /// Whose key.
-        rank: Rank,
-        /// Key.
-        key: String,
-        /// Milliseconds to wait for it.
+        /// The process it is about.
+        of: ProcId,
+        /// Which server.
+        domain: Domain,
+        /// Milliseconds it may take.
         wait_ms: u32,
+    },
+    /// Payload: for the servers of this domain.
+    Notified {
+        /// Which servers.
+        domain: Domain,
+        /// For whom.
+        scope: Scope,
+        /// On whose behalf.
+        by: ProcId,
+    },
+    /// A rank somewhere ended in failure; only for nodes that watch.
+    RankEnded {
+        /// The rank.
+        proc: ProcId,
+        /// How.
+        end: RankEnd,
     },
     /// The launcher is about to stop itself (SIGTSTP): watch only for end of file until it speaks again.
     Pause,
@@ -142,15 +162,11 @@ pub enum Up {
     Gone {
         /// How it ended.
         exit: RankExit,
-        /// How many fences it had called.
-        fences: u64,
     },
     /// A rank ended *and* its output pipes are drained.
     Exited {
         /// How it ended.
         exit: RankExit,
-        /// How many fences it had called.
-        fences: u64,
     },
     /// A rank calls abort: the job is to stop; its exit will carry the same.
     Abort {
@@ -163,35 +179,35 @@ pub enum Up {
     },
     /// A request that the daemon cannot answer alone, payload as the request demands.
     Request {
-        /// The asking rank.
-        proc: ProcId,
-        /// Number to repeat in the reply.
+        /// Number to repeat in the answer; unique on the node.
         id: u64,
+        /// On whose behalf.
+        by: ProcId,
         /// The request.
-        request: RankRequest,
+        request: Request,
     },
-    /// The answer to [`Down::Fetch`], payload the value.
-    Fetched {
+    /// The answer to [`Down::Asked`], payload the value.
+    Answer {
         /// Who asked.
-        asker: ProcId,
+        asker: NodeIdx,
         /// Its request's number.
         id: u64,
         /// The answer.
-        reply: RankReply,
+        answer: Answer,
     },
-    /// All local ranks reached a fence: payload is what they put since the last one, cut anywhere into pieces
-    /// of at most [`crate::frame::MAX_PAYLOAD`] bytes.
-    Fence {
-        /// The fence's number in this namespace, from 1.
-        fence: u64,
+    /// All members on this node have joined a gather: payload is what they bring, cut anywhere into pieces of
+    /// at most [`crate::frame::MAX_PAYLOAD`] bytes. Later rounds of a key come after earlier ones.
+    Gather {
+        /// Which.
+        key: GatherKey,
         /// The last piece.
         last: bool,
     },
-    /// Some but not all local ranks have been waiting in this fence for a while: tell this node when it
+    /// Some but not all members on this node have been waiting in a gather for a while: tell this node when it
     /// cannot complete.
-    FenceWaits {
-        /// The fence's number.
-        fence: u64,
+    GatherWaits {
+        /// Which.
+        key: GatherKey,
     },
     /// A daemon that this one relays for is lost.
     Lost {

@@ -10,12 +10,15 @@ use rmpi_types::launch::{AppLaunch, EnvMerge, NodeEndpoints, StdioKind};
 use rmpi_types::node::Address;
 use rmpi_types::outcome::Abort;
 use rmpi_types::{
-    DataPlane, EndpointTable, JobId, LaunchFault, NodeId, NodeIdx, NodeLaunch, NodeReport, ProcId, Rank,
-    RankEnd, RankEndpoint, RankExit, RankLaunch, RankSet, Stage, Transport,
+    DataPlane, EndpointTable, Epoch, JobId, LaunchFault, Namespace, NodeId, NodeIdx, NodeLaunch, NodeReport,
+    ProcId, Rank, RankEnd, RankEndpoint, RankExit, RankLaunch, RankSet, Stage, Transport,
 };
 use rmpi_wire::hello::Role;
 use rmpi_wire::msg::{Pulse, Stream};
 use rmpi_wire::rank::{self, RankReply, RankRequest, Reply, Request};
+use rmpi_wire::service::{
+    self, Answer, Domain, GatherKey, Group, OnLoss, Part, Scope, Spawn, SpawnApp, Until,
+};
 use rmpi_wire::{Dest, Down, Hello, LinkMsg, Message, Origin, Up};
 
 fn hex(bytes: &[u8]) -> String {
@@ -54,6 +57,7 @@ fn launch() -> NodeLaunch {
             stdin: false,
         }],
         layout: vec![(2, 2)],
+        mpi: rmpi_types::launch::Mpi::default(),
         reached_at: Some("127.0.0.2".parse().unwrap()),
         ifaces: vec!["eth0".into()],
         port_range: Some((1000, 2000)),
@@ -127,9 +131,13 @@ fn downs() -> Vec<Down> {
         Down::Signal { signal: 10, ranks: RankSet::range(1, 2) },
         Down::Stop { signal: 15, grace_ms: 5000 },
         Down::Kill,
-        Down::Reply { proc: proc(), id: 9, reply: RankReply::Value },
-        Down::FenceDone { fence: 1, lost: Some(proc()), last: true },
-        Down::Fetch { asker: proc(), id: 9, rank: Rank(1), key: "k".into(), wait_ms: 300 },
+        Down::Answer { id: 9, answer: Answer::Value },
+        Down::Answer { id: 10, answer: Answer::Spawned { ns: Namespace(1), size: 3 } },
+        Down::Gathered { key: key(OnLoss::Fail), serial: 7, last: true },
+        Down::GatherLost { key: key(OnLoss::Skip), lost: proc() },
+        Down::Asked { asker: NodeIdx(2), id: 9, of: proc(), domain: Domain::Pmix, wait_ms: 300 },
+        Down::Notified { domain: Domain::Pmix, scope: Scope::Namespace, by: proc() },
+        Down::RankEnded { proc: proc(), end: RankEnd::Exited(3) },
         Down::Pause,
         Down::Finish,
     ]
@@ -143,22 +151,50 @@ fn ups() -> Vec<Up> {
         Up::Started(vec![(proc(), 42)]),
         Up::Output { proc: proc(), stream: Stream::Stdout, last: true },
         Up::StdinCredit { proc: proc(), bytes: 1 },
-        Up::Gone { exit: exit(), fences: 2 },
-        Up::Exited { exit: exit(), fences: 2 },
+        Up::Gone { exit: exit() },
+        Up::Exited { exit: exit() },
         Up::Abort { proc: proc(), code: -7, message: "m".into() },
-        Up::Request {
-            proc: proc(),
-            id: 9,
-            request: RankRequest::Get { rank: Rank(1), key: "k".into(), wait_ms: 0 },
-        },
-        Up::Fetched { asker: proc(), id: 9, reply: RankReply::Missing },
-        Up::Fence { fence: 1, last: false },
-        Up::FenceWaits { fence: 1 },
+        Up::Answer { asker: NodeIdx(2), id: 9, answer: Answer::Missing },
+        Up::Gather { key: key(OnLoss::Fail), last: false },
+        Up::GatherWaits { key: key(OnLoss::Fail) },
         Up::Lost { node: NodeIdx(4), what: "w".into() },
         Up::Note("n".into()),
         Up::Ended,
         Up::StdinLeft { proc: proc(), bytes: 5 },
         Up::Stacks { proc: proc() },
+    ]
+    .into_iter()
+    .chain(services().into_iter().map(|request| Up::Request { id: 9, by: proc(), request }))
+    .collect()
+}
+
+fn key(loss: OnLoss) -> GatherKey {
+    let ranks: RankSet = [0, 2, 3].map(Rank).into_iter().collect();
+    let spawned = Part { ns: Namespace(1), epoch: Epoch(0), ranks: Some(ranks) };
+    let group = Group::try_from(vec![Group::all(proc()).parts()[0].clone(), spawned]).unwrap();
+    GatherKey { domain: Domain::Pmi, name: b"b".to_vec(), group, loss }
+}
+
+fn services() -> Vec<service::Request> {
+    use service::Request as R;
+    let (domain, name) = (Domain::Pmi, b"svc".to_vec());
+    let app = SpawnApp {
+        program: "a".into(),
+        args: vec!["-x".into()],
+        ranks: 2,
+        wdir: Some("/w".into()),
+        path: None,
+        hosts: vec!["n1".into()],
+        env: vec![("A".into(), None)],
+    };
+    vec![
+        R::Ask { of: proc(), domain, wait_ms: 300 },
+        R::Publish { domain, name: name.clone(), scope: Scope::All, until: Until::Job },
+        R::Lookup { domain, name: name.clone(), wait_ms: u32::MAX },
+        R::Unpublish { domain, name, owner_only: true },
+        R::Spawn(Box::new(Spawn { apps: vec![app], preputs: vec![(b"k".to_vec(), b"v".to_vec())] })),
+        R::Notify { domain, scope: Scope::Node },
+        R::Watch,
     ]
 }
 

@@ -62,6 +62,7 @@ fn boot_of(data: DataPlane) -> Vec<u8> {
         apps: Vec::new(),
         ranks: Vec::new(),
         layout: vec![(2, 2)],
+        mpi: rmpi_types::launch::Mpi::default(),
         reached_at: None,
         ifaces: Vec::new(),
         port_range: None,

@@ -248,6 +248,7 @@ impl Launcher {
             apps: vec![app],
             ranks: (0..n).map(rank).collect(),
             layout: vec![(n, 1)],
+            mpi: rmpi_types::launch::Mpi::default(),
             reached_at: None,
             ifaces: Vec::new(),
             port_range: None,

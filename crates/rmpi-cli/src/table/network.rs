@@ -3,7 +3,7 @@
 use crate::row::{Act, Row, Topic, row};
 use crate::values;
 use rmpi_types::UnknownTransport;
-use rmpi_types::launch::IpFamily;
+use rmpi_types::launch::{IpFamily, PmiKind};
 
 const T: Topic = Topic::Network;
 
@@ -86,6 +86,18 @@ pub(super) const ROWS: &[Row] = &[
     ),
     row(
         T,
+        "pmi",
+        &[],
+        "PROTOCOL",
+        Act::Text(|t, name| {
+            t.job.job.pmi = pmi(name)?;
+            Ok(())
+        }),
+        "What programs linked with another MPI library are offered: auto (the default: PMI-1, PMI-2 and PMIx, each \
+         library finds its own), pmi1, pmi2, pmix, or none (they run as if each were alone).",
+    ),
+    row(
+        T,
         "encrypt",
         &["encrypt-data"],
         "",
@@ -97,6 +109,17 @@ pub(super) const ROWS: &[Row] = &[
          who they are.",
     ),
 ];
+
+fn pmi(name: &str) -> Result<PmiKind, String> {
+    match name.to_ascii_lowercase().as_str() {
+        "auto" => Ok(PmiKind::Auto),
+        "pmi1" => Ok(PmiKind::Pmi1),
+        "pmi2" => Ok(PmiKind::Pmi2),
+        "pmix" => Ok(PmiKind::Pmix),
+        "none" => Ok(PmiKind::None),
+        _ => Err("neither auto, pmi1, pmi2, pmix nor none".into()),
+    }
+}
 
 /// `eth0,10.0.0.0/8`.
 pub(crate) fn names(list: &str) -> Result<Vec<String>, String> {

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use rmpi_types::{NodeLaunch, ProcId, Rank};
 use rmpi_wire::msg::{Stream, Up};
 use rmpi_wire::rank::RankReply;
+use rmpi_wire::service::Answer;
 use rmpi_wire::{Down, msg};
 use std::time::Duration;
 
@@ -55,17 +56,21 @@ impl DaemonMachine {
                 Phase::Spawning => self.early(Early::Kill),
                 Phase::Idle | Phase::Preparing | Phase::Prepared | Phase::Ended | Phase::Gone => {}
             },
-            Down::Reply { proc, id, reply } => {
-                if self.kvs.answered(Asker::Local(proc, id)) {
-                    self.reply(proc, id, reply, payload, out);
-                }
+            Down::Answer { id, answer } => self.answered(id, answer, payload, out),
+            Down::Gathered { key, serial, last } => {
+                return self.gathered(&key, serial, &payload, last, out);
             }
-            Down::FenceDone { fence, lost, last } => {
-                return self.fence_done(fence, lost.map(|p| p.rank), &payload, last, out);
+            Down::GatherLost { key, lost } => {
+                let owners = self.gathers.lost(&key);
+                self.gather_failed(key, owners, lost, out);
             }
-            Down::Fetch { asker, id, rank, key, wait_ms } => {
-                self.fetch(now, Asker::Remote(asker, id), rank, key, wait_ms, out);
+            Down::Asked { asker, id, of, domain, wait_ms } => {
+                self.asked(now, asker, id, of, domain, wait_ms, payload, out);
             }
+            Down::Notified { domain, scope, by } => {
+                out.push(DaemonAction::Notified { domain, scope, by, payload });
+            }
+            Down::RankEnded { proc, end } => out.push(DaemonAction::RankEnded { proc, end }),
             Down::Pause => self.paused = true,
             Down::Finish => self.finish(out),
         }
@@ -123,37 +128,6 @@ impl DaemonMachine {
         out.push(DaemonAction::Read { proc, stream, bytes });
     }
 
-    fn fence_done(
-        &mut self,
-        fence: u64,
-        lost: Option<Rank>,
-        payload: &Bytes,
-        last: bool,
-        out: &mut Vec<DaemonAction>,
-    ) -> Result<(), String> {
-        if let Some(rank) = lost {
-            self.fail_fences(fence, rank, out);
-            return Ok(());
-        }
-        let ranks = &self.ranks;
-        let answers = self.kvs.result(payload, last, |rank| ranks.rank(rank).is_some())?;
-        for (asker, reply, value) in answers {
-            self.answer(asker, reply, value, out);
-        }
-        if last {
-            let mut open = Vec::new();
-            for slot in self.ranks.iter_mut() {
-                while let Some((_, id)) = slot.open_fences.pop_front_if(|(n, _)| *n <= fence) {
-                    open.push((slot.proc, id));
-                }
-            }
-            for (proc, id) in open {
-                self.reply(proc, id, RankReply::Done, Bytes::new(), out);
-            }
-        }
-        Ok(())
-    }
-
     pub(super) fn fetch(
         &mut self,
         now: Time,
@@ -191,7 +165,16 @@ impl DaemonMachine {
     ) {
         match asker {
             Asker::Local(proc, id) => self.reply(proc, id, reply, payload, out),
-            Asker::Remote(asker, id) => self.send_up(Up::Fetched { asker, id, reply }, payload, out),
+            Asker::Remote(asker, id) => {
+                let answer = match reply {
+                    RankReply::Done => Answer::Done,
+                    RankReply::Value => Answer::Value,
+                    RankReply::Missing => Answer::Missing,
+                    RankReply::Lost(rank) => Answer::Lost(self.ranks.proc(rank)),
+                    RankReply::Refused(why) => Answer::Refused(why),
+                };
+                self.send_up(Up::Answer { asker, id, answer }, payload, out);
+            }
         }
     }
 }

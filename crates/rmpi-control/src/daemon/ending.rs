@@ -19,9 +19,7 @@ impl DaemonMachine {
         if self.phase != Phase::Running || !self.ranks.ended(exit, now) {
             return;
         }
-        let fences = self.ranks.get(proc).map_or(0, |s| s.fences);
-        // Fences it has not called cannot complete any more, and what it has not put nobody will get.
-        self.fail_fences(fences + 1, proc.rank, out);
+        self.gathers_lose(proc, out);
         for (asker, reply, payload) in self.kvs.rank_ended(proc.rank) {
             self.answer(asker, reply, payload, out);
         }
@@ -35,11 +33,9 @@ impl DaemonMachine {
     pub(super) fn report_rank(&mut self, proc: ProcId, out: &mut Vec<DaemonAction>) {
         match self.ranks.due(proc) {
             None => {}
-            Some(Due::Gone(exit, fences)) => {
-                self.send_up(Up::Gone { exit: *exit, fences }, Bytes::new(), out);
-            }
-            Some(Due::Exited(exit, fences)) => {
-                self.send_up(Up::Exited { exit: *exit, fences }, Bytes::new(), out);
+            Some(Due::Gone(exit)) => self.send_up(Up::Gone { exit: *exit }, Bytes::new(), out),
+            Some(Due::Exited(exit)) => {
+                self.send_up(Up::Exited { exit: *exit }, Bytes::new(), out);
                 if self.ranks.all_reported() && !self.leaving {
                     self.sweep(out);
                     self.try_end(out);
@@ -51,8 +47,8 @@ impl DaemonMachine {
     /// With every heartbeat: ranks that have ended while something holds their pipes open.
     pub(super) fn tell_gone(&mut self, out: &mut Vec<DaemonAction>) {
         for due in self.ranks.quiet_gone() {
-            if let Due::Gone(exit, fences) = due {
-                self.send_up(Up::Gone { exit: *exit, fences }, Bytes::new(), out);
+            if let Due::Gone(exit) = due {
+                self.send_up(Up::Gone { exit: *exit }, Bytes::new(), out);
             }
         }
     }

@@ -4,10 +4,11 @@
 use crate::link::{LinkId, LinkKind};
 use bytes::Bytes;
 use rmpi_types::launch::NodeEndpoints;
-use rmpi_types::{EndpointTable, LaunchFault, NodeIdx, NodeLaunch, NodeReport, ProcId, RankExit};
+use rmpi_types::{EndpointTable, LaunchFault, NodeIdx, NodeLaunch, NodeReport, ProcId, RankEnd, RankExit};
 use rmpi_wire::Frame;
 use rmpi_wire::msg::Stream;
 use rmpi_wire::rank::{RankRequest, Reply};
+use rmpi_wire::service::{Answer, Domain, GatherKey, Request, Scope};
 use std::time::Duration;
 
 /// What a daemon is told when it starts.
@@ -35,6 +36,22 @@ impl Default for DaemonPolicy {
             lost_grace: Duration::from_secs(2),
         }
     }
+}
+
+/// What a server has learned of a rank.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Member {
+    /// It uses the library (again).
+    Hello,
+    /// It has finished with it in good order.
+    Finalized,
+    /// It ends the job.
+    Abort {
+        /// Exit code.
+        code: i32,
+        /// Why, possibly empty.
+        message: String,
+    },
 }
 
 /// What happened on the node.
@@ -125,6 +142,46 @@ pub enum DaemonEvent {
         /// Its payload.
         payload: Bytes,
     },
+    /// What a server says of a rank of this node.
+    Member {
+        /// The rank.
+        proc: ProcId,
+        /// What.
+        what: Member,
+    },
+    /// A rank joins a gather; answered by [`DaemonAction::Gathered`].
+    Join {
+        /// To be given back; unique.
+        token: u64,
+        /// The member.
+        by: ProcId,
+        /// Which gather.
+        key: GatherKey,
+        /// What it brings.
+        data: Bytes,
+    },
+    /// A server asks the job; answered by [`DaemonAction::Answered`], if at all.
+    Request {
+        /// To be given back; unique.
+        token: u64,
+        /// On whose behalf.
+        by: ProcId,
+        /// What.
+        request: Request,
+        /// Its payload.
+        payload: Bytes,
+    },
+    /// Answer to [`DaemonAction::Asked`].
+    Answer {
+        /// As it was asked.
+        asker: NodeIdx,
+        /// As it was asked.
+        id: u64,
+        /// The answer.
+        answer: Answer,
+        /// Its payload.
+        payload: Bytes,
+    },
     /// A rank's socket ended.
     RankGone {
         /// The rank.
@@ -202,6 +259,57 @@ pub enum DaemonAction {
         reply: Reply,
         /// Its payload.
         payload: Bytes,
+    },
+    /// Answer to [`DaemonEvent::Request`].
+    Answered {
+        /// Whose.
+        token: u64,
+        /// The answer.
+        answer: Answer,
+        /// Its payload.
+        payload: Bytes,
+    },
+    /// Answer to one [`DaemonEvent::Join`] or several.
+    Gathered {
+        /// Which gather.
+        key: GatherKey,
+        /// Whose.
+        tokens: Vec<u64>,
+        /// The members' data in a row and the gather's number, or the member that is gone.
+        result: Result<(Bytes, u64), ProcId>,
+    },
+    /// A server elsewhere asks one of this node; answered by [`DaemonEvent::Answer`].
+    Asked {
+        /// To repeat.
+        asker: NodeIdx,
+        /// To repeat.
+        id: u64,
+        /// The process it is about.
+        of: ProcId,
+        /// Which server.
+        domain: Domain,
+        /// Milliseconds it may take.
+        wait_ms: u32,
+        /// The question.
+        payload: Bytes,
+    },
+    /// For the servers of this domain.
+    Notified {
+        /// Which servers.
+        domain: Domain,
+        /// For whom.
+        scope: Scope,
+        /// On whose behalf.
+        by: ProcId,
+        /// What.
+        payload: Bytes,
+    },
+    /// A rank somewhere ended in failure; only after a request to watch.
+    RankEnded {
+        /// The rank.
+        proc: ProcId,
+        /// How.
+        end: RankEnd,
     },
     /// Nothing is left to do: flush, remove scratch, leave.
     Exit,

@@ -1,9 +1,9 @@
 //! The key-value space of one node: what its ranks have put, what fences brought from elsewhere, who waits
-//! for a key, and how far each fence has come on this node. Pure bookkeeping: answers go out as lists.
+//! for a key. Pure bookkeeping: answers go out as lists.
 
 use crate::time::{Time, earlier};
 use bytes::Bytes;
-use rmpi_types::{ProcId, Rank};
+use rmpi_types::{NodeIdx, ProcId, Rank};
 use rmpi_wire::frame::MAX_PAYLOAD;
 use rmpi_wire::rank::{RankReply, decode_entries, encode_entry};
 use std::collections::{BTreeMap, HashMap};
@@ -18,8 +18,8 @@ const MAX_WAITERS: usize = 1 << 20;
 pub(super) enum Asker {
     /// A rank of this node.
     Local(ProcId, u64),
-    /// A rank elsewhere.
-    Remote(ProcId, u64),
+    /// A rank of another node.
+    Remote(NodeIdx, u64),
 }
 
 /// An answer for somebody who waited.
@@ -43,15 +43,6 @@ pub(super) struct Kvs {
     waiting: usize,
     /// No waiter's deadline is before this.
     next_deadline: Option<Time>,
-    /// How many local ranks have called each fence that is not complete here.
-    arrived: BTreeMap<u64, usize>,
-    /// The fence that had waiters at the last look, and the highest that was announced.
-    seen: u64,
-    announced: u64,
-    /// This fence and later ones fail because of that rank.
-    dead: Option<(u64, Rank)>,
-    /// Pieces of a fence's result.
-    incoming: Vec<u8>,
 }
 
 impl Kvs {
@@ -142,60 +133,18 @@ impl Kvs {
         self.next_deadline
     }
 
-    /// The rank because of which this fence cannot complete.
-    pub(super) fn dead(&self, fence: u64) -> Option<Rank> {
-        self.dead.filter(|&(from, _)| fence >= from).map(|(_, rank)| rank)
+    /// What was put since it was last taken, coded: it travels with the next call of a fence.
+    pub(super) fn take_fresh(&mut self) -> Bytes {
+        std::mem::take(&mut self.fresh).into()
     }
 
-    /// From this fence on none completes, because of that rank; whether that is news.
-    pub(super) fn kill_fences(&mut self, from: u64, rank: Rank) -> bool {
-        let news = self.dead.is_none_or(|(old, _)| from < old);
-        if news {
-            self.dead = Some((from, rank));
-        }
-        news
-    }
-
-    /// A local rank called this fence. When all `of` local ranks have, the pieces to send up.
-    pub(super) fn arrive(&mut self, fence: u64, of: usize) -> Option<Vec<Bytes>> {
-        let count = self.arrived.entry(fence).or_insert(0);
-        *count += 1;
-        if *count < of {
-            return None;
-        }
-        self.arrived.remove(&fence);
-        Some(pieces(Bytes::from(std::mem::take(&mut self.fresh))))
-    }
-
-    /// Looked at with every heartbeat: a fence that has been incomplete since the last look and was not
-    /// announced yet.
-    pub(super) fn stuck(&mut self) -> Option<u64> {
-        let first = self.arrived.keys().next().copied()?;
-        let stuck = first == self.seen && first > self.announced;
-        self.seen = first;
-        if stuck {
-            self.announced = first;
-        }
-        stuck.then_some(first)
-    }
-
-    /// A piece of a fence's result; with the last, everything is stored but the values of ranks that `mine`
-    /// knows as local, which may be newer here.
+    /// Stores a fence's result but for the values of ranks that `mine` knows as local, which may be newer here.
     pub(super) fn result(
         &mut self,
-        piece: &Bytes,
-        last: bool,
+        data: &Bytes,
         mine: impl Fn(Rank) -> bool,
     ) -> Result<Vec<Answer>, String> {
-        if self.incoming.len() + piece.len() > MAX_BYTES {
-            return Err("fence result too large".into());
-        }
-        self.incoming.extend_from_slice(piece);
-        if !last {
-            return Ok(Vec::new());
-        }
-        let data = std::mem::take(&mut self.incoming);
-        let entries = decode_entries(&data).map_err(|e| e.to_string())?;
+        let entries = decode_entries(data).map_err(|e| e.to_string())?;
         let mut answers = Vec::new();
         for (rank, key, value) in entries {
             if mine(rank) {
@@ -241,15 +190,14 @@ mod tests {
     }
 
     #[test]
-    fn a_fence_gathers_all_and_carries_what_was_put_since() {
+    fn what_is_put_travels_once() {
         let mut kvs = Kvs::default();
         kvs.put(Rank(0), "k", &Bytes::from_static(b"1")).unwrap();
-        assert!(kvs.arrive(1, 2).is_none());
-        let sent = kvs.arrive(1, 2).unwrap();
+        let sent = kvs.take_fresh();
         let mut other = Kvs::default();
-        assert!(other.result(&sent[0], true, |_| false).unwrap().is_empty());
+        assert!(other.result(&sent, |_| false).unwrap().is_empty());
         assert_eq!(other.get(Rank(0), "k"), Some(Bytes::from_static(b"1")));
-        assert!(kvs.arrive(2, 1).unwrap()[0].is_empty(), "nothing was put since");
+        assert!(kvs.take_fresh().is_empty(), "nothing was put since");
     }
 
     #[test]
@@ -258,18 +206,8 @@ mod tests {
         let mut old = Vec::new();
         encode_entry(Rank(0), "k", b"old", &mut old);
         kvs.put(Rank(0), "k", &Bytes::from_static(b"new")).unwrap();
-        kvs.result(&Bytes::from(old), true, |r| r == Rank(0)).unwrap();
+        kvs.result(&Bytes::from(old), |r| r == Rank(0)).unwrap();
         assert_eq!(kvs.get(Rank(0), "k"), Some(Bytes::from_static(b"new")));
-        assert!(kvs.result(&Bytes::from_static(b"x"), true, |_| false).is_err());
-    }
-
-    #[test]
-    fn a_stuck_fence_is_announced_once() {
-        let mut kvs = Kvs::default();
-        assert_eq!(kvs.stuck(), None);
-        assert!(kvs.arrive(1, 2).is_none());
-        assert_eq!([kvs.stuck(), kvs.stuck(), kvs.stuck()], [None, Some(1), None]);
-        assert!(kvs.kill_fences(1, Rank(7)) && !kvs.kill_fences(2, Rank(8)));
-        assert_eq!(kvs.dead(5), Some(Rank(7)));
+        assert!(kvs.result(&Bytes::from_static(b"x"), |_| false).is_err());
     }
 }

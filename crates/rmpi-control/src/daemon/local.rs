@@ -1,7 +1,8 @@
 //! What this node's driver and ranks say: preparation and spawning, output and input, requests, fences.
 
+use super::gather::Owner;
 use super::kvs::Asker;
-use super::{DaemonAction, DaemonMachine, Early, MAX_TEXT, Phase};
+use super::{DaemonAction, DaemonMachine, Early, MAX_TEXT, Member, Phase};
 use crate::link::clip;
 use crate::time::Time;
 use bytes::Bytes;
@@ -12,6 +13,7 @@ use rmpi_wire::Up;
 use rmpi_wire::frame::MAX_PAYLOAD;
 use rmpi_wire::msg::Stream;
 use rmpi_wire::rank::{MAX_KEY, MAX_VALUE, RankReply, RankRequest, Reply};
+use rmpi_wire::service::{Domain, GatherKey, Group, OnLoss, Request};
 use std::time::Duration;
 use tracing::{debug, info};
 
@@ -166,6 +168,7 @@ impl DaemonMachine {
         match request {
             RankRequest::Hello => {
                 slot.hello = true;
+                slot.finalized = false;
                 self.reply(proc, id, RankReply::Done, Bytes::new(), out);
             }
             RankRequest::Finalize => {
@@ -175,13 +178,25 @@ impl DaemonMachine {
             RankRequest::Put { key } => self.put(proc, id, &key, payload, out),
             RankRequest::Get { rank, key, wait_ms } => self.get(now, proc, id, rank, key, wait_ms, out),
             RankRequest::Fence => self.fence(proc, id, out),
-            RankRequest::Abort { code, message } => {
-                let message = clip(message, MAX_TEXT);
-                if slot.alive() && slot.abort.is_none() {
-                    slot.abort = Some(Abort { code, message: message.clone() });
-                    self.send_up(Up::Abort { proc, code, message }, Bytes::new(), out);
-                }
-            }
+            RankRequest::Abort { code, message } => self.abort(proc, code, message, out),
+        }
+    }
+
+    /// What a server says of a rank.
+    pub(super) fn member(&mut self, proc: ProcId, what: Member, out: &mut Vec<DaemonAction>) {
+        let Some(slot) = self.ranks.get(proc) else { return };
+        match what {
+            Member::Hello => (slot.hello, slot.finalized) = (true, false),
+            Member::Finalized => slot.finalized = true,
+            Member::Abort { code, message } => self.abort(proc, code, message, out),
+        }
+    }
+
+    fn abort(&mut self, proc: ProcId, code: i32, message: String, out: &mut Vec<DaemonAction>) {
+        let message = clip(message, MAX_TEXT);
+        if let Some(slot) = self.ranks.get(proc).filter(|s| s.alive() && s.abort.is_none()) {
+            slot.abort = Some(Abort { code, message: message.clone() });
+            self.send_up(Up::Abort { proc, code, message }, Bytes::new(), out);
         }
     }
 
@@ -237,43 +252,19 @@ impl DaemonMachine {
         if !self.kvs.wait(asker, rank, key.clone(), deadline) {
             return refuse("too many requests wait".into());
         }
-        let request = RankRequest::Get { rank, key, wait_ms };
-        self.send_up(Up::Request { proc, id, request }, Bytes::new(), out);
+        let request = Request::Ask { of: ProcId { rank, ..proc }, domain: Domain::Native, wait_ms };
+        self.ask_up(Owner::Native(proc, id), proc, request, key.into(), out);
     }
 
     fn fence(&mut self, proc: ProcId, id: u64, out: &mut Vec<DaemonAction>) {
-        let of = self.ranks.len();
-        let Some(slot) = self.ranks.get(proc).filter(|s| s.alive()) else { return };
-        if !slot.may_fence() {
-            let why = RankReply::Refused("too many fences are open".into());
-            return self.reply(proc, id, why, Bytes::new(), out);
-        }
-        slot.fences += 1;
-        let fence = slot.fences;
-        if let Some(rank) = self.kvs.dead(fence) {
-            return self.reply(proc, id, RankReply::Lost(rank), Bytes::new(), out);
-        }
-        slot.open_fences.push_back((fence, id));
-        if let Some(pieces) = self.kvs.arrive(fence, of) {
-            let count = pieces.len();
-            for (i, piece) in pieces.into_iter().enumerate() {
-                self.send_up(Up::Fence { fence, last: i + 1 == count }, piece, out);
-            }
-        }
-    }
-
-    /// This fence and later ones cannot complete: everybody in one gets to know.
-    pub(super) fn fail_fences(&mut self, from: u64, rank: Rank, out: &mut Vec<DaemonAction>) {
-        self.kvs.kill_fences(from, rank);
-        let mut open = Vec::new();
-        for slot in self.ranks.iter_mut() {
-            while let Some((_, id)) = slot.open_fences.pop_back_if(|(n, _)| *n >= from) {
-                open.push((slot.proc, id));
-            }
-        }
-        for (proc, id) in open {
-            self.reply(proc, id, RankReply::Lost(rank), Bytes::new(), out);
-        }
+        let key = GatherKey {
+            domain: Domain::Native,
+            name: Vec::new(),
+            group: Group::all(proc),
+            loss: OnLoss::Fail,
+        };
+        let data = self.kvs.take_fresh();
+        self.join(Owner::Native(proc, id), proc, key, &data, out);
     }
 
     /// Answers a rank of this node, if it is still there.

@@ -1,22 +1,25 @@
 //! The machine of one node's daemon: this file holds its state, its links and its timers; `down` what the
-//! launcher says, `local` what ranks and driver say, `ending` how it all stops. Invariants: after
+//! launcher says, `local` what ranks and driver say, `service` what servers ask and gather, `ending` how it all stops. Invariants: after
 //! [`DaemonAction::Exit`] nothing comes out any more; [`DaemonAction::KillAll`] is not repeated while one is
 //! unanswered; `Ended` is sent when every rank was reported and nothing is left on the node.
 
 mod down;
 mod ending;
 mod events;
+mod gather;
 pub(crate) mod kvs;
 mod local;
 pub(crate) mod ranks;
 mod relay;
+mod service;
 mod stop;
 
-pub use events::{DaemonAction, DaemonEvent, DaemonPolicy};
+pub use events::{DaemonAction, DaemonEvent, DaemonPolicy, Member};
 
 use crate::link::{Incoming, Link, LinkId, clip, silence};
 use crate::time::{Time, earlier};
 use bytes::Bytes;
+use gather::{Gathers, Owner};
 use kvs::Kvs;
 use ranks::Ranks;
 use relay::{Child, MAX_CHILDREN, Relay};
@@ -24,6 +27,7 @@ use rmpi_types::{NodeIdx, NodeReport, ProcId};
 use rmpi_wire::frame::{Kind, UNNAMED};
 use rmpi_wire::msg::Pulse;
 use rmpi_wire::{Dest, Frame, LinkMsg, Message, Origin, Up};
+use service::Asks;
 use std::time::Duration;
 use stop::Stop;
 use tracing::{debug, info, warn};
@@ -83,6 +87,8 @@ pub struct DaemonMachine {
     /// What quick ranks did before the driver had told of their start.
     held: Vec<DaemonEvent>,
     kvs: Kvs,
+    gathers: Gathers,
+    asks: Asks,
     stop: Option<Stop>,
     sweep: Sweep,
     next_beat: Time,
@@ -108,6 +114,8 @@ impl DaemonMachine {
             early: Vec::new(),
             held: Vec::new(),
             kvs: Kvs::default(),
+            gathers: Gathers::default(),
+            asks: Asks::default(),
             stop: None,
             sweep: Sweep::No,
             next_beat: now + policy.heartbeat,
@@ -152,6 +160,16 @@ impl DaemonMachine {
             DaemonEvent::RankExited(exit) => self.rank_exited(now, exit, out),
             DaemonEvent::RankRequest { proc, id, request, payload } => {
                 self.request(now, proc, id, request, &payload, out);
+            }
+            DaemonEvent::Member { proc, what } => self.member(proc, what, out),
+            DaemonEvent::Join { token, by, key, data } => {
+                self.join(Owner::Server(token), by, key, &data, out);
+            }
+            DaemonEvent::Request { token, by, request, payload } => {
+                self.server_asks(now, token, by, request, payload, out);
+            }
+            DaemonEvent::Answer { asker, id, answer, payload } => {
+                self.server_answers(asker, id, answer, payload, out);
             }
             DaemonEvent::RankGone { proc } => self.rank_gone(proc),
             DaemonEvent::Note(text) => self.send_up(Up::Note(clip(text, MAX_TEXT)), Bytes::new(), out),
@@ -418,8 +436,8 @@ impl DaemonMachine {
             out.push(DaemonAction::SendChild { link: *link, frame: child.link.heartbeat() });
         }
         self.tell_gone(out);
-        if let Some(fence) = self.kvs.stuck() {
-            self.send_up(Up::FenceWaits { fence }, Bytes::new(), out);
+        for key in self.gathers.stuck() {
+            self.send_up(Up::GatherWaits { key }, Bytes::new(), out);
         }
     }
 
@@ -445,6 +463,9 @@ fn of_a_rank(event: &DaemonEvent) -> bool {
             | DaemonEvent::StdinLeft { .. }
             | DaemonEvent::RankExited(_)
             | DaemonEvent::RankRequest { .. }
+            | DaemonEvent::Member { .. }
+            | DaemonEvent::Join { .. }
+            | DaemonEvent::Request { .. }
             | DaemonEvent::RankGone { .. }
     )
 }

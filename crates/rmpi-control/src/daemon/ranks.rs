@@ -1,18 +1,16 @@
 //! The ranks of this node: who runs, who ended, whose output is drained. Invariant: `unreported` counts the
 //! ranks without a sent `Exited`, `alive` those without a `RankExited`.
 
+use super::gather::Here;
 use crate::time::{Time, earlier};
 use rmpi_types::outcome::Abort;
-use rmpi_types::{NodeLaunch, ProcId, Rank, RankEnd, RankExit};
+use rmpi_types::{NodeLaunch, ProcId, Rank, RankEnd, RankExit, RankSet};
 use rmpi_wire::msg::Stream;
-use std::collections::VecDeque;
+use rmpi_wire::service::Group;
 use std::time::Duration;
 
 /// Smallest credit of an output stream, bytes: a line assembler holds up to 64 KiB back.
 pub(crate) const MIN_OUTPUT_CREDIT: u32 = 128 << 10;
-/// Calls a rank may have open on one fence or another.
-const MAX_OPEN_FENCES: usize = 1024;
-
 /// One output stream.
 #[derive(Debug)]
 pub(super) struct Output {
@@ -37,10 +35,6 @@ pub(super) struct Slot {
     pub(super) abort: Option<Abort>,
     pub(super) hello: bool,
     pub(super) finalized: bool,
-    /// Fences it has called.
-    pub(super) fences: u64,
-    /// Its fence calls without an answer: (fence, request id).
-    pub(super) open_fences: VecDeque<(u64, u64)>,
     gone_sent: bool,
 }
 
@@ -48,11 +42,6 @@ impl Slot {
     /// Whether the driver has not yet reported its end.
     pub(super) fn alive(&self) -> bool {
         self.exit.is_none()
-    }
-
-    /// Whether another fence call can be remembered.
-    pub(super) fn may_fence(&self) -> bool {
-        self.open_fences.len() < MAX_OPEN_FENCES
     }
 
     /// One of its streams.
@@ -91,9 +80,9 @@ impl Slot {
 #[derive(Debug, PartialEq)]
 pub(super) enum Due {
     /// Tell the launcher that it is gone although its output is not.
-    Gone(Box<RankExit>, u64),
+    Gone(Box<RankExit>),
     /// Report its end.
-    Exited(Box<RankExit>, u64),
+    Exited(Box<RankExit>),
 }
 
 /// All ranks of the node.
@@ -122,8 +111,6 @@ impl Ranks {
             abort: None,
             hello: false,
             finalized: false,
-            fences: 0,
-            open_fences: VecDeque::new(),
             gone_sent: false,
         };
         let slots: Vec<Slot> = launch.ranks.iter().map(slot).collect();
@@ -132,8 +119,23 @@ impl Ranks {
         Self { slots, size: launch.size, drain, alive, unreported }
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.slots.len()
+    /// The members of a gather on this node.
+    pub(super) fn members(&self, group: &Group) -> Here {
+        let mut here = Here { alive: Vec::new(), dead: None, all: false };
+        for slot in self.slots.iter().filter(|s| group.contains(s.proc)) {
+            if slot.alive() {
+                here.alive.push(slot.proc);
+            } else {
+                here.dead = Some(slot.proc);
+            }
+        }
+        let home = self.slots.first().map(|s| (s.proc.ns, s.proc.epoch));
+        here.all = group.parts().iter().all(|part| {
+            let wanted = part.ranks.as_ref().map_or(self.size as usize, RankSet::len);
+            let ours = |s: &&Slot| part.ranks.as_ref().is_none_or(|r| r.contains(s.proc.rank));
+            home == Some((part.ns, part.epoch)) && self.slots.iter().filter(ours).count() == wanted
+        });
+        here
     }
 
     /// Whether every rank has ended.
@@ -149,6 +151,11 @@ impl Ranks {
     pub(super) fn get(&mut self, proc: ProcId) -> Option<&mut Slot> {
         let at = self.slots.binary_search_by_key(&proc.rank, |s| s.proc.rank).ok()?;
         (self.slots[at].proc == proc).then(|| &mut self.slots[at])
+    }
+
+    /// A rank of this namespace as a process.
+    pub(super) fn proc(&self, rank: Rank) -> ProcId {
+        self.slots.first().map_or(ProcId::default(), |s| ProcId { rank, ..s.proc })
     }
 
     pub(super) fn rank(&self, rank: Rank) -> Option<&Slot> {
@@ -182,7 +189,7 @@ impl Ranks {
     /// What is due for a rank after its end or the end of a stream.
     pub(super) fn due(&mut self, proc: ProcId) -> Option<Due> {
         let slot = self.get(proc)?;
-        let (drained, fences) = (slot.drained(), slot.fences);
+        let drained = slot.drained();
         let exit = slot.exit.as_ref()?;
         if slot.reported {
             return None;
@@ -191,12 +198,12 @@ impl Ranks {
             let exit = Box::new(exit.clone());
             slot.reported = true;
             self.unreported -= 1;
-            return Some(Due::Exited(exit, fences));
+            return Some(Due::Exited(exit));
         }
         if exit.failed() && !slot.gone_sent {
             let exit = Box::new(exit.clone());
             slot.gone_sent = true;
-            return Some(Due::Gone(exit, fences));
+            return Some(Due::Gone(exit));
         }
         None
     }
@@ -209,7 +216,7 @@ impl Ranks {
         let open = |s: &&mut Slot| s.exit.is_some() && !s.reported && !s.gone_sent;
         let gone = |s: &mut Slot| {
             s.gone_sent = true;
-            s.exit.clone().map(|exit| Due::Gone(Box::new(exit), s.fences))
+            s.exit.clone().map(|exit| Due::Gone(Box::new(exit)))
         };
         self.slots.iter_mut().filter(open).filter_map(gone).collect()
     }

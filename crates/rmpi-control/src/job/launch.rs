@@ -258,7 +258,7 @@ impl JobMachine {
         }
         self.input.expected = match stdin {
             Stdin::None => 0,
-            Stdin::Rank(rank) => usize::from(self.ranks.node(rank).is_some()),
+            Stdin::Rank(rank) => usize::from((rank.0 as usize) < self.ranks.ranks.len()),
             Stdin::All => self.ranks.ranks.len(),
         };
         Ok(())

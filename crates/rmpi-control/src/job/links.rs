@@ -6,10 +6,10 @@ use super::{JobAction, JobEventOut, JobMachine, Phase, just};
 use crate::link::{Incoming, Link, LinkId, LinkKind, clip, silence};
 use crate::time::Time;
 use bytes::Bytes;
-use rmpi_types::{LaunchFault, NodeIdx, Rank, RankSet, Stage};
+use rmpi_types::{LaunchFault, NodeIdx, ProcId, Rank, RankSet, Stage};
 use rmpi_wire::frame::{Kind, UNNAMED};
 use rmpi_wire::msg::Pulse;
-use rmpi_wire::rank::RankReply;
+use rmpi_wire::service::Answer;
 use rmpi_wire::{Dest, Down, Frame, LinkMsg, Message, Origin};
 use tracing::info;
 
@@ -238,11 +238,10 @@ impl JobMachine {
             NodePhase::Starting | NodePhase::Running => {
                 entry.phase = NodePhase::Lost;
                 let ranks = entry.ranks.clone();
-                let called = entry.fences;
                 self.running_left -= 1;
                 info!(node = node.0, what, "node lost");
                 Self::event(JobEventOut::NodeLost { node, what: what.to_owned() }, out);
-                self.lose_ranks(now, heard, node, what, &ranks, called, out);
+                self.lose_ranks(now, heard, node, what, &ranks, out);
             }
             NodePhase::Unused | NodePhase::Ended | NodePhase::Failed(_) | NodePhase::Lost => {}
         }
@@ -256,25 +255,27 @@ impl JobMachine {
         node: NodeIdx,
         what: &str,
         ranks: &RankSet,
-        called: u64,
         out: &mut Vec<JobAction>,
     ) {
         let running = |r: &Rank| self.ranks.ranks.get(r.0 as usize).is_some_and(|s| !s.exited);
         let unreported: RankSet = ranks.iter().filter(running).collect();
-        let wanting: Vec<_> =
-            self.fetches.iter().filter(|(_, of)| ranks.contains(**of)).map(|(&a, &of)| (a, of)).collect();
-        for ((proc, id), of) in wanting {
-            self.fetches.remove(&(proc, id));
-            if let Some(at) = self.ranks.node(proc.rank) {
-                let reply = RankReply::Lost(of);
-                self.tell(at, Down::Reply { proc, id, reply }, Bytes::new(), out);
-            }
+        let on_it = |of: &ProcId| self.ranks.state(*of).is_some_and(|s| s.node == node);
+        let wanting: Vec<_> = self.asks.iter().filter(|(_, of)| on_it(of)).map(|(&a, &of)| (a, of)).collect();
+        for ((asker, id), of) in wanting {
+            self.asks.remove(&(asker, id));
+            self.tell(asker, Down::Answer { id, answer: Answer::Lost(of) }, Bytes::new(), out);
         }
         for rank in ranks.iter() {
             self.input_lost(rank, out);
         }
-        let Some(first) = unreported.iter().next() else { return };
-        self.fences_lose(self.ranks.proc(first), called, out);
+        if unreported.is_empty() {
+            return;
+        }
+        for rank in unreported.iter() {
+            let proc = self.ranks.proc(rank);
+            self.ranks.gone(proc);
+            self.service_loses(proc, node, out);
+        }
         let at = signed(self.wall_us(heard));
         self.failures.lost(at, node, what.to_owned(), unreported);
         self.node_failed(now, node, out);

@@ -1,5 +1,5 @@
 //! The machine of one job in the launcher: this file holds its state, what it sends, and its timers. `launch`
-//! goes from hosts to started ranks, `links` keeps links and decides who is lost, `up` takes what daemons say,
+//! goes from hosts to started ranks, `links` keeps links and decides who is lost, `up` takes what daemons say, `service` what their servers ask,
 //! `stdio` carries input and output, `ending` stops the job and concludes. Invariants: nothing starts before
 //! every used node is prepared; `running_left` counts the nodes that were told to start and have neither ended
 //! nor been lost; nothing comes out after [`JobAction::Done`].
@@ -7,24 +7,28 @@
 mod ending;
 mod events;
 mod failure;
-mod fence;
+mod gather;
 mod launch;
 mod links;
+mod names;
 mod nodes;
+mod service;
 mod stdin;
 mod stdio;
 mod up;
 
 pub use events::{HostEntry, JobAction, JobEvent, JobEventOut, JobPolicy, PlanFault, StopReason};
 
+use crate::link::LinkId;
 use crate::time::{Time, earlier};
 use bytes::Bytes;
 use ending::Ending;
 use failure::Failures;
-use fence::Fences;
+use gather::Gathers;
+use names::Names;
 use nodes::{Links, Node, RankTable};
 use rmpi_types::outcome::Cause;
-use rmpi_types::{JobOutcome, NodeIdx, ProcId, Rank, RankSet};
+use rmpi_types::{JobOutcome, NodeIdx, ProcId, RankSet};
 use rmpi_wire::{Dest, Down, Message, Origin};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -64,9 +68,12 @@ pub struct JobMachine {
     running_left: usize,
     /// Output bytes given to the sinks and not accounted for.
     unwritten: u64,
-    fences: Fences,
-    /// Fetches on their way: who asked, and the rank whose node is to answer.
-    fetches: BTreeMap<(ProcId, u64), Rank>,
+    gathers: Gathers,
+    published: Names,
+    /// Questions on their way: which node asked with which number, and the process whose node is to answer.
+    asks: BTreeMap<(NodeIdx, u64), ProcId>,
+    /// Nodes that want to hear of failed ranks.
+    watchers: RankSet,
     notes: BTreeSet<String>,
     input: Input,
     failures: Failures,
@@ -102,8 +109,10 @@ impl JobMachine {
             used: 0,
             running_left: 0,
             unwritten: 0,
-            fences: Fences::default(),
-            fetches: BTreeMap::new(),
+            gathers: Gathers::default(),
+            published: Names::default(),
+            asks: BTreeMap::new(),
+            watchers: RankSet::default(),
             notes: BTreeSet::new(),
             input: Input::default(),
             failures: Failures::default(),
@@ -150,7 +159,8 @@ impl JobMachine {
             return None;
         }
         let links = (!self.links.is_empty()).then(|| self.next_beat.min(self.next_silence));
-        earlier(earlier(links, self.launch_at), self.ending.next_timer())
+        let names = self.published.next_timer();
+        earlier(earlier(earlier(links, self.launch_at), self.ending.next_timer()), names)
     }
 
     /// Bytes of our standard input that no rank has taken: a driver may seek a file back by as many, so that
@@ -165,6 +175,8 @@ impl JobMachine {
         if self.launch_at.is_some_and(|at| now >= at) {
             self.launch_over(now, out);
         }
+        let found = self.published.expired(now);
+        self.found(found, out);
         self.ending_steps(now, out);
     }
 
@@ -235,6 +247,28 @@ impl JobMachine {
     fn tell_all(&mut self, msg: Down, out: &mut Vec<JobAction>) {
         if let Err(error) = self.send_all(msg, &Bytes::new(), false, out) {
             tracing::warn!(error, "message dropped");
+        }
+    }
+
+    /// Sends a message that is within the limits to some nodes: one frame a link.
+    fn tell_set(&mut self, msg: &Down, payload: &Bytes, nodes: &RankSet, out: &mut Vec<JobAction>) {
+        let frame = Message::Down(msg.clone()).frame(Origin::Launcher, Dest::Neighbour, payload.clone());
+        let frame = match frame {
+            Ok(frame) => frame,
+            Err(error) => return tracing::warn!(%error, "message dropped"),
+        };
+        let mut links: BTreeMap<LinkId, RankSet> = BTreeMap::new();
+        for node in nodes.iter() {
+            let entry = self.nodes.get(node.0 as usize).filter(|n| !n.is_out());
+            if let Some(link) = entry.and_then(|n| n.link) {
+                links.entry(link).or_default().insert(node);
+            }
+        }
+        for (link, part) in links {
+            if let Some(entry) = self.links.get_mut(&link) {
+                let frame = rmpi_wire::Frame { dest: Dest::Nodes(part), ..frame.clone() };
+                out.extend(entry.link.send(frame).map(|frame| JobAction::Send { link, frame }));
+            }
         }
     }
 

@@ -50,9 +50,6 @@ pub(super) struct Node {
     pub(super) ranks: RankSet,
     /// Bytes of one output stream in flight.
     pub(super) credit: u32,
-    /// Fences all its ranks have reached, and the one some of them were said to wait in.
-    pub(super) fences: u64,
-    pub(super) waits: u64,
     /// Its wall clock minus ours in microseconds: the largest seen, which is the one least delayed.
     pub(super) offset_us: Option<i64>,
 }
@@ -69,8 +66,6 @@ impl Node {
             dense: 0,
             ranks: RankSet::default(),
             credit: 0,
-            fences: 0,
-            waits: 0,
             offset_us: None,
         }
     }
@@ -117,6 +112,8 @@ pub(super) type Links = BTreeMap<LinkId, LinkEntry>;
 pub(super) struct RankState {
     pub(super) node: NodeIdx,
     pub(super) exited: bool,
+    /// It is known to be gone, reported or not.
+    pub(super) gone: bool,
     /// Its failure was entered before its exit was reported.
     pub(super) counted: bool,
     /// Output bytes that came and for which no credit was given back, per stream.
@@ -132,18 +129,38 @@ pub(super) struct RankState {
 pub(super) struct RankTable {
     pub(super) ns: ProcId,
     pub(super) ranks: Vec<RankState>,
+    /// How many are gone.
+    pub(super) gone: usize,
 }
 
 impl RankTable {
     /// The state of a rank, if the process is one.
+    pub(super) fn state(&self, proc: ProcId) -> Option<&RankState> {
+        let known = proc.ns == self.ns.ns && proc.epoch == self.ns.epoch;
+        self.ranks.get(proc.rank.0 as usize).filter(|_| known)
+    }
+
+    /// Enters that a rank is gone.
+    pub(super) fn gone(&mut self, proc: ProcId) {
+        if let Some(state) = self.get(proc)
+            && !std::mem::replace(&mut state.gone, true)
+        {
+            self.gone += 1;
+        }
+    }
+
+    /// The nodes of a namespace, as often as they have ranks in a row.
+    pub(super) fn nodes_of(&self, ns: ProcId) -> impl Iterator<Item = Rank> {
+        let known = ns.ns == self.ns.ns && ns.epoch == self.ns.epoch;
+        let mut last = None;
+        let nodes = self.ranks.iter().filter(move |_| known).map(|s| Rank(s.node.0));
+        nodes.filter(move |n| last.replace(*n) != Some(*n))
+    }
+
+    /// The state of a rank, if the process is one.
     pub(super) fn get(&mut self, proc: ProcId) -> Option<&mut RankState> {
         let known = proc.ns == self.ns.ns && proc.epoch == self.ns.epoch;
         self.ranks.get_mut(proc.rank.0 as usize).filter(|_| known)
-    }
-
-    /// The node a rank is on.
-    pub(super) fn node(&self, rank: Rank) -> Option<NodeIdx> {
-        self.ranks.get(rank.0 as usize).map(|r| r.node)
     }
 
     pub(super) fn proc(&self, rank: Rank) -> ProcId {

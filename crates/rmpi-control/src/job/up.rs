@@ -2,7 +2,6 @@
 //! caller then loses the node.
 
 use super::failure::limited;
-use super::fence::Gathered;
 use super::nodes::NodePhase;
 use super::{JobAction, JobEventOut, JobMachine, StopReason};
 use crate::link::clip;
@@ -10,15 +9,12 @@ use crate::time::Time;
 use bytes::Bytes;
 use rmpi_types::spec::OnFailure;
 use rmpi_types::{LaunchFault, NodeIdx, ProcId, Rank, RankExit};
-use rmpi_wire::rank::{MAX_KEY, RankReply, RankRequest};
-use rmpi_wire::{Down, Up};
+use rmpi_wire::Up;
 
 /// Different notes shown, at most.
 const MAX_NOTES: usize = 256;
 /// Bytes of a note or abort message, at most.
 const MAX_TEXT: usize = 1000;
-/// Fetches on their way, at most.
-const MAX_FETCHES: usize = 1 << 20;
 
 impl JobMachine {
     pub(super) fn up(
@@ -52,13 +48,13 @@ impl JobMachine {
                 Self::event(JobEventOut::Stacks { node, proc, text: payload }, out);
                 Ok(())
             }
-            Up::Gone { exit, fences } => {
+            Up::Gone { exit } => {
                 self.of(node, exit.proc)?;
-                self.gone(now, node, limited(exit), fences, out)
+                self.gone(now, node, limited(exit), out)
             }
-            Up::Exited { exit, fences } => {
+            Up::Exited { exit } => {
                 self.of(node, exit.proc)?;
-                self.exited(now, node, limited(exit), fences, out)
+                self.exited(now, node, limited(exit), out)
             }
             Up::Abort { proc, code, message } => {
                 self.of(node, proc)?;
@@ -68,13 +64,19 @@ impl JobMachine {
                 self.begin_stop(now, StopReason::Failure(proc), out);
                 Ok(())
             }
-            Up::Request { proc, id, request } => {
-                self.of(node, proc)?;
-                self.request(node, proc, id, request, out)
+            Up::Request { id, by, request } => {
+                self.of(node, by)?;
+                self.request(now, node, by, id, request, payload, out)
             }
-            Up::Fetched { asker, id, reply } => self.fetched(node, asker, id, reply, payload, out),
-            Up::Fence { fence, last } => self.fence(node, fence, &payload, last, out),
-            Up::FenceWaits { fence } => self.fence_waits(node, fence, out),
+            Up::Answer { asker, id, answer } => self.answer(node, asker, id, answer, payload, out),
+            Up::Gather { key, last } => {
+                self.running(node)?;
+                self.gather(node, &key, payload, last, out)
+            }
+            Up::GatherWaits { key } => {
+                self.running(node)?;
+                self.gather_waits(node, &key, out)
+            }
             Up::Lost { node: lost, what } => self.below_lost(now, node, lost, what, out),
             Up::Note(text) => {
                 let text = clip(text, MAX_TEXT);
@@ -127,9 +129,9 @@ impl JobMachine {
                 self.failures.start.push((node, fault));
                 for rank in ranks.iter() {
                     self.input_lost(rank, out);
-                }
-                if let Some(rank) = ranks.iter().next() {
-                    self.fences_lose(self.ranks.proc(rank), 0, out);
+                    let proc = self.ranks.proc(rank);
+                    self.ranks.gone(proc);
+                    self.service_loses(proc, node, out);
                 }
                 self.begin_stop(now, StopReason::Start(node), out);
             }
@@ -169,17 +171,18 @@ impl JobMachine {
         now: Time,
         node: NodeIdx,
         exit: RankExit,
-        fences: u64,
         out: &mut Vec<JobAction>,
     ) -> Result<(), String> {
         let proc = exit.proc;
-        self.fences_lose(proc, fences, out);
-        let failed = exit.failed();
+        self.ranks.gone(proc);
+        self.service_loses(proc, node, out);
+        let (failed, end) = (exit.failed(), exit.end);
         if let Some(state) = self.ranks.get(proc)
             && failed
             && !std::mem::replace(&mut state.counted, true)
         {
             self.failures.exited(node, exit);
+            self.tell_watchers(proc, end, out);
             self.rank_failed(now, proc, out);
         }
         Ok(())
@@ -190,7 +193,6 @@ impl JobMachine {
         now: Time,
         node: NodeIdx,
         exit: RankExit,
-        fences: u64,
         out: &mut Vec<JobAction>,
     ) -> Result<(), String> {
         let proc = exit.proc;
@@ -205,12 +207,16 @@ impl JobMachine {
             state.exited = true;
             counted = state.counted;
         }
-        self.fences_lose(proc, fences, out);
+        self.ranks.gone(proc);
+        self.service_loses(proc, node, out);
         self.input_lost(proc.rank, out);
-        let failed = exit.failed();
+        let (failed, end) = (exit.failed(), exit.end);
         Self::event(JobEventOut::RankExited { node, exit: exit.clone() }, out);
         if !counted {
             self.failures.exited(node, exit);
+            if failed {
+                self.tell_watchers(proc, end, out);
+            }
         }
         if failed {
             self.rank_failed(now, proc, out);
@@ -242,112 +248,6 @@ impl JobMachine {
         entry.phase = NodePhase::Ended;
         self.running_left -= 1;
         Ok(())
-    }
-
-    fn request(
-        &mut self,
-        node: NodeIdx,
-        proc: ProcId,
-        id: u64,
-        request: RankRequest,
-        out: &mut Vec<JobAction>,
-    ) -> Result<(), String> {
-        let RankRequest::Get { rank, key, wait_ms } = request else {
-            return Err("passed on a request it answers itself".into());
-        };
-        let refused = |why: &str| RankReply::Refused(why.into());
-        let reply = match self.ranks.node(rank) {
-            _ if key.len() > MAX_KEY => refused("key too long"),
-            None => refused("no such rank"),
-            Some(owner) if self.node(owner).is_none_or(|n| n.is_out()) => RankReply::Lost(rank),
-            Some(_) if self.fetches.len() >= MAX_FETCHES => refused("too many requests wait"),
-            Some(owner) => {
-                self.fetches.insert((proc, id), rank);
-                self.tell(owner, Down::Fetch { asker: proc, id, rank, key, wait_ms }, Bytes::new(), out);
-                return Ok(());
-            }
-        };
-        self.tell(node, Down::Reply { proc, id, reply }, Bytes::new(), out);
-        Ok(())
-    }
-
-    fn fetched(
-        &mut self,
-        node: NodeIdx,
-        asker: ProcId,
-        id: u64,
-        reply: RankReply,
-        payload: Bytes,
-        out: &mut Vec<JobAction>,
-    ) -> Result<(), String> {
-        let owner = self.fetches.get(&(asker, id)).and_then(|rank| self.ranks.node(*rank));
-        if owner != Some(node) {
-            return Err("answered what it was not asked".into());
-        }
-        self.fetches.remove(&(asker, id));
-        if let Some(at) = self.ranks.node(asker.rank) {
-            self.tell(at, Down::Reply { proc: asker, id, reply }, payload, out);
-        }
-        Ok(())
-    }
-
-    fn fence(
-        &mut self,
-        node: NodeIdx,
-        fence: u64,
-        piece: &Bytes,
-        last: bool,
-        out: &mut Vec<JobAction>,
-    ) -> Result<(), String> {
-        self.running(node)?;
-        let used = self.used;
-        let Some(entry) = self.node(node) else { return Ok(()) };
-        if fence != entry.fences + 1 {
-            return Err(format!("fence {fence} after fence {}", entry.fences));
-        }
-        if last {
-            entry.fences = fence;
-        }
-        match self.fences.add(fence, piece, last, used)? {
-            Gathered::Waiting => {}
-            Gathered::Dead(proc) => self.fence_lost(node, fence, proc, out),
-            Gathered::Complete(pieces) => {
-                let count = pieces.len();
-                for (i, piece) in pieces.into_iter().enumerate() {
-                    let msg = Down::FenceDone { fence, lost: None, last: i + 1 == count };
-                    self.send_all(msg, &piece, false, out)?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn fence_waits(&mut self, node: NodeIdx, fence: u64, out: &mut Vec<JobAction>) -> Result<(), String> {
-        self.running(node)?;
-        self.fences.waited = true;
-        if let Some(entry) = self.node(node) {
-            entry.waits = fence;
-        }
-        if let Some(proc) = self.fences.dead(fence) {
-            self.fence_lost(node, fence, proc, out);
-        }
-        Ok(())
-    }
-
-    fn fence_lost(&mut self, node: NodeIdx, fence: u64, proc: ProcId, out: &mut Vec<JobAction>) {
-        let msg = Down::FenceDone { fence, lost: Some(proc), last: true };
-        self.tell(node, msg, Bytes::new(), out);
-    }
-
-    /// A rank is gone that has called so many fences: nodes waiting in later ones are told.
-    pub(super) fn fences_lose(&mut self, proc: ProcId, called: u64, out: &mut Vec<JobAction>) {
-        let Some(from) = self.fences.kill(proc, called) else { return };
-        let waits = |n: &super::Node| n.phase == NodePhase::Running && (n.fences >= from || n.waits >= from);
-        let waiting: Vec<NodeIdx> =
-            (0u32..).map(NodeIdx).zip(&self.nodes).filter(|(_, n)| waits(n)).map(|(i, _)| i).collect();
-        for node in waiting {
-            self.fence_lost(node, from, proc, out);
-        }
     }
 
     /// A rank takes no input any more.

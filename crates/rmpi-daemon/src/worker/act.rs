@@ -5,6 +5,7 @@ use crate::prepare::{self, RankEnds};
 use crate::{family, stacks, sys};
 use bytes::Bytes;
 use rmpi_control::{DaemonAction, DaemonEvent};
+use rmpi_pmi::api::{Event, Question};
 use rmpi_types::{EndpointTable, LaunchFault, NodeLaunch, ProcId, Stage};
 use rmpi_wire::msg::Stream;
 use std::path::Path;
@@ -48,6 +49,16 @@ impl Worker {
                     requests.answer(&reply, &payload);
                 }
             }
+            DaemonAction::Answered { token, answer, payload } => self.answered(token, answer, payload),
+            DaemonAction::Gathered { key, tokens, result } => self.gathered(key, tokens, result),
+            DaemonAction::Asked { asker, id, of, domain: _, wait_ms, payload } => {
+                let question = Question { asker: asker.0, id };
+                self.tell_servers(Event::Asked { question, of, wait_ms, payload });
+            }
+            DaemonAction::Notified { domain: _, scope, by, payload } => {
+                self.tell_servers(Event::Notified { scope, by, payload });
+            }
+            DaemonAction::RankEnded { proc, end } => self.tell_servers(Event::Ended { proc, end }),
             DaemonAction::Exit => self.exit = true,
         }
     }
@@ -71,11 +82,13 @@ impl Worker {
             return;
         };
         let launch = prepared.launch();
+        let space = super::serve::space(launch, table);
         let window = launch.output_credit;
         for rank in &launch.ranks {
             let proc = ProcId { rank: rank.rank, ..launch.ns };
             self.programs.insert(proc, launch.apps[rank.app as usize].program.clone());
         }
+        self.serve_space(space);
         match prepared.start(table) {
             Ok((batch, ends)) => {
                 let procs = ends.iter().map(|e| e.proc).collect();

@@ -5,9 +5,10 @@
 
 mod act;
 mod reap;
+mod serve;
 
 use crate::env::Vars;
-use crate::kvs::{Heard, Requests};
+use crate::kvs::Requests;
 use crate::lines::Tail;
 use crate::node::{self, FileLimit};
 use crate::prepare::{Prepared, RankEnds};
@@ -21,6 +22,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rmpi_control::{DaemonEvent, DaemonMachine, DaemonPolicy, Time};
 use rmpi_types::{NodeReport, ProcId, RankExit};
 use rmpi_wire::msg::Stream;
+use serve::{Input, Serving};
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -74,7 +76,7 @@ struct Worker {
     machine: DaemonMachine,
     start: Instant,
     up: Rc<Queue>,
-    events: mpsc::UnboundedSender<DaemonEvent>,
+    events: mpsc::UnboundedSender<Input>,
     pending: VecDeque<DaemonEvent>,
     env: Vars,
     files: FileLimit,
@@ -83,6 +85,7 @@ struct Worker {
     programs: HashMap<ProcId, std::ffi::OsString>,
     starting: Option<Starting>,
     ranks: HashMap<ProcId, RankState>,
+    serving: Serving,
     by_pid: HashMap<i32, ProcId>,
     waiting: Vec<Waiting>,
     sweeping: Option<Sweeping>,
@@ -129,15 +132,16 @@ async fn run(control: (OwnedFd, OwnedFd), guard: OwnedFd) -> io::Result<()> {
             // Only a closed stream ends this; the reading side tells of it too, but perhaps much later.
             let error = up.write(output).await;
             tracing::info!(%error, "control stream cannot be written");
-            let _ = events.send(DaemonEvent::UpEof);
+            let _ = events.send(DaemonEvent::UpEof.into());
         }
     });
     spawn_local({
         let events = events.clone();
         async move {
-            let ended = uplink::read_frames(input, |f| drop(events.send(DaemonEvent::FromUp(f)))).await;
+            let ended =
+                uplink::read_frames(input, |f| drop(events.send(DaemonEvent::FromUp(f).into()))).await;
             tracing::info!(?ended, "control stream ended");
-            let _ = events.send(DaemonEvent::UpEof);
+            let _ = events.send(DaemonEvent::UpEof.into());
         }
     });
     let mut worker = Worker::new(up, events, files);
@@ -153,7 +157,11 @@ async fn run(control: (OwnedFd, OwnedFd), guard: OwnedFd) -> io::Result<()> {
                 ready.clear_ready();
                 worker.reap();
             }
-            event = inbox.recv() => if let Some(event) = event { worker.feed(event) },
+            input = inbox.recv() => match input {
+                Some(Input::Event(event)) => worker.feed(event),
+                Some(Input::Bytes(proc, bytes)) => worker.pmi_bytes(proc, bytes),
+                None => {}
+            },
             () = started(worker.starting.as_ref()) => worker.collect(),
             () = sleep_until(due) => worker.tick(),
         }
@@ -182,7 +190,7 @@ async fn sleep_until(due: Option<Instant>) {
 }
 
 impl Worker {
-    fn new(up: Rc<Queue>, events: mpsc::UnboundedSender<DaemonEvent>, files: FileLimit) -> Self {
+    fn new(up: Rc<Queue>, events: mpsc::UnboundedSender<Input>, files: FileLimit) -> Self {
         Self {
             machine: DaemonMachine::new(DaemonPolicy::default(), Time::ZERO),
             start: Instant::now(),
@@ -196,6 +204,7 @@ impl Worker {
             programs: HashMap::new(),
             starting: None,
             ranks: HashMap::new(),
+            serving: Serving::default(),
             by_pid: HashMap::new(),
             waiting: Vec::new(),
             sweeping: None,
@@ -212,7 +221,8 @@ impl Worker {
         let machine = self.machine.next_timer().map(|t| self.start + t.0);
         let sweep = self.sweeping.as_ref().map(|s| s.next);
         let waiting = self.waiting.iter().map(|w| w.until).min();
-        [machine, sweep, waiting].into_iter().flatten().min()
+        let servers = self.servers_due().map(|t| self.start + t);
+        [machine, sweep, waiting, servers].into_iter().flatten().min()
     }
 
     fn tick(&mut self) {
@@ -224,6 +234,9 @@ impl Worker {
         if self.machine.next_timer().is_some_and(|t| t <= self.now()) {
             self.pending.push_back(DaemonEvent::Tick);
         }
+        if self.servers_due().is_some_and(|t| t <= self.now().0) {
+            self.tell_servers(rmpi_pmi::api::Event::Tick);
+        }
         self.drain();
     }
 
@@ -234,6 +247,9 @@ impl Worker {
             DaemonEvent::RankGone { proc } => Some((*proc, false)),
             _ => None,
         };
+        if let Some((proc, false)) = said_all {
+            self.pmi_eof(proc);
+        }
         self.pending.push_back(event);
         if let Some((proc, stderr)) = said_all {
             if let Some(rank) = self.ranks.get_mut(&proc) {
@@ -265,7 +281,7 @@ impl Worker {
             let fd = stdio::nonblocking(fd)?;
             let (events, tail) = (self.events.clone(), tail.map(Rc::clone));
             let give = move |bytes, last| {
-                let _ = events.send(DaemonEvent::Output { proc, stream, bytes, last });
+                let _ = events.send(DaemonEvent::Output { proc, stream, bytes, last }.into());
             };
             spawn_local(stdio::read_output(fd, Rc::clone(credit), window, tail, give));
         }
@@ -296,10 +312,11 @@ impl Worker {
         let (send, receive) = mpsc::unbounded_channel();
         let events = self.events.clone();
         let report = move |taken| {
-            let _ = events.send(match taken {
+            let event = match taken {
                 Taken::Bytes(bytes) => DaemonEvent::StdinTaken { proc, bytes },
                 Taken::Closed => DaemonEvent::StdinClosed { proc },
-            });
+            };
+            let _ = events.send(event.into());
         };
         let fd = Rc::new(stdio::nonblocking(fd)?);
         let unread = Rc::new(Unread::of(&fd));
@@ -309,23 +326,8 @@ impl Worker {
 
     fn serve_requests(&self, proc: ProcId, fd: OwnedFd) -> io::Result<Requests> {
         let events = self.events.clone();
-        Requests::serve(proc, fd, move |proc, heard| {
-            let event = match heard {
-                Heard::Request(request, payload) => DaemonEvent::RankRequest {
-                    proc,
-                    id: request.id,
-                    request: request.request,
-                    payload: payload.into(),
-                },
-                Heard::Gone(why) => {
-                    if let Some(why) = why {
-                        let note = format!("{proc}: request socket closed: {why}");
-                        let _ = events.send(DaemonEvent::Note(note));
-                    }
-                    DaemonEvent::RankGone { proc }
-                }
-            };
-            let _ = events.send(event);
+        Requests::serve(proc, fd, move |proc, what| {
+            serve::heard(proc, what, |input| drop(events.send(input)));
         })
     }
 

@@ -68,15 +68,20 @@ impl Worker {
             return;
         }
         let now = Instant::now();
+        let mut ended = Vec::new();
         for Waiting { mut exit, until } in std::mem::take(&mut self.waiting) {
             let Some(rank) = self.ranks.get_mut(&exit.proc) else { continue };
             if all || (rank.stderr_done && rank.requests_done) || until <= now {
                 rank.requests = None;
                 exit.last_stderr = rank.tail.borrow().lines();
+                ended.push((exit.proc, exit.end));
                 self.pending.push_back(DaemonEvent::RankExited(exit));
             } else {
                 self.waiting.push(Waiting { exit, until });
             }
+        }
+        for (proc, end) in ended {
+            self.tell_servers(rmpi_pmi::api::Event::RankEnded { proc, end });
         }
     }
 

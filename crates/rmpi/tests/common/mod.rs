@@ -53,6 +53,7 @@ pub fn wire_up_as(n: u32, data: DataPlane) -> (Vec<u8>, Vec<TcpListener>) {
         apps: Vec::new(),
         ranks: Vec::new(),
         layout: Vec::new(),
+        mpi: rmpi_types::launch::Mpi::default(),
         reached_at: None,
         ifaces: Vec::new(),
         port_range: None,

@@ -1,0 +1,77 @@
+//! All servers of one node behind one door: streams go to the server that understands their first bytes, answers
+//! to the one that asked. A server comes into being with its first client: a node without clients has none.
+
+use crate::api::{Action, Conn, Event, Server};
+use crate::pmi::PmiServer;
+use rmpi_types::ProcId;
+use rmpi_wire::service::{Domain, Space};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The servers of a node.
+#[derive(Default)]
+pub struct Servers {
+    spaces: Vec<Arc<Space>>,
+    pmi: Option<PmiServer>,
+    conns: HashMap<Conn, Domain>,
+}
+
+impl std::fmt::Debug for Servers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Servers").field("spaces", &self.spaces.len()).field("pmi", &self.pmi).finish()
+    }
+}
+
+impl Servers {
+    /// A namespace came into being.
+    pub fn space(&mut self, now: Duration, space: Arc<Space>, out: &mut Vec<Action>) {
+        if let Some(pmi) = &mut self.pmi {
+            pmi.on(now, Event::Space(Arc::clone(&space)), out);
+        }
+        self.spaces.push(space);
+    }
+
+    /// An inherited stream has said its first bytes, which are PMI's.
+    pub fn pmi_opened(&mut self, now: Duration, conn: Conn, proc: ProcId, out: &mut Vec<Action>) {
+        self.conns.insert(conn, Domain::Pmi);
+        let server = match &mut self.pmi {
+            Some(server) => server,
+            none => {
+                let server = none.insert(PmiServer::default());
+                for space in &self.spaces {
+                    server.on(now, Event::Space(Arc::clone(space)), out);
+                }
+                server
+            }
+        };
+        server.on(now, Event::Opened { conn, proc }, out);
+    }
+
+    /// Takes one event for the server it concerns; those that concern all go to all.
+    pub fn on(&mut self, now: Duration, event: Event, out: &mut Vec<Action>) {
+        let domain = match &event {
+            Event::Space(space) => return self.space(now, Arc::clone(space), out),
+            Event::Bytes { conn, .. } => self.conns.get(conn).copied(),
+            Event::Eof { conn } => self.conns.remove(conn),
+            Event::Answered { token, .. } => Some(token.domain()),
+            Event::Gathered { key, .. } => Some(key.domain),
+            Event::Opened { .. }
+            | Event::Accepted { .. }
+            | Event::RankEnded { .. }
+            | Event::Asked { .. }
+            | Event::Notified { .. }
+            | Event::Ended { .. }
+            | Event::Tick => None,
+        };
+        if let (None | Some(Domain::Pmi), Some(pmi)) = (domain, &mut self.pmi) {
+            pmi.on(now, event, out);
+        }
+    }
+
+    /// When the next [`Event::Tick`] is due.
+    #[must_use]
+    pub fn next_timer(&self) -> Option<Duration> {
+        self.pmi.as_ref().and_then(Server::next_timer)
+    }
+}
