@@ -9,6 +9,7 @@ pub mod bins;
 pub mod cluster;
 pub mod contract;
 pub mod loopback;
+pub mod mpi;
 pub mod procs;
 
 /// Whether the tests that take minutes were asked for (`cargo xtask test --long`).

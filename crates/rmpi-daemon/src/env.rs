@@ -173,11 +173,36 @@ fn add_mpi(env: &mut Vars, launch: &NodeLaunch, table: &EndpointTable, app: &App
     }
 }
 
+/// What PMIx clients find us by, for all ranks of an application. A parameter of Open MPI that the user has set
+/// stays as it is.
+pub(crate) fn add_pmix(
+    env: &mut Vars,
+    app: &AppLaunch,
+    launch: &NodeLaunch,
+    vars: &[(&'static str, String)],
+) {
+    for (name, value) in vars {
+        let parameter = name.starts_with("OMPI_MCA_mpi_") && env.contains_key(OsStr::new(name));
+        if !named(app, name) && !parameter {
+            env.insert(name.into(), value.into());
+        }
+    }
+    // Of libraries that can do both, MPICH speaks PMI-1 with us.
+    if !vars.is_empty() && launch.mpi.pmi == PmiKind::Auto && !env.contains_key(OsStr::new(PMI_VERSION)) {
+        env.insert(PMI_VERSION.into(), "1".into());
+    }
+}
+
+/// Which PMI MPICH speaks.
+const PMI_VERSION: &str = "MPIR_CVAR_PMI_VERSION";
+
 /// Whether a variable is one by which a process finds the launcher that started it.
 fn foreign(name: &[u8]) -> bool {
     let parameter = name.starts_with(b"PMIX_MCA_");
     let of_server = name.starts_with(b"PMI_") || name.starts_with(b"PMIX_") && !parameter;
-    of_server || [&b"HYDI_CONTROL_FD"[..], b"PRTE_LAUNCHED"].contains(&name)
+    of_server
+        || [&b"HYDI_CONTROL_FD"[..], b"PRTE_LAUNCHED"].contains(&name)
+        || name.starts_with(b"OMPI_MCA_orte_ess_")
 }
 
 /// Names set for each rank: they never come from elsewhere, except those the user names.

@@ -8,9 +8,9 @@ use rmpi_wire::rank::{self, RankRequest, Reply, Request};
 use std::cell::Cell;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::UnixStream;
-use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::unix::OwnedReadHalf;
+use tokio::net::{TcpStream, UnixStream, tcp};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::{AbortHandle, spawn_local};
 
@@ -22,6 +22,8 @@ const MAX_ANSWERS: usize = 8 << 20;
 const CHUNK: usize = 64 << 10;
 /// Bytes read at once of a client that speaks PMI, whose messages are lines.
 const PMI_CHUNK: usize = 4 << 10;
+/// Bytes read at once of a client that speaks PMIx.
+const PMIX_CHUNK: usize = 16 << 10;
 
 /// What comes from a rank.
 #[derive(Debug)]
@@ -46,7 +48,8 @@ struct Load {
 pub(crate) struct Requests {
     answers: mpsc::UnboundedSender<Vec<u8>>,
     load: Rc<Load>,
-    tasks: [AbortHandle; 2],
+    /// Writing, reading.
+    tasks: Vec<AbortHandle>,
 }
 
 impl Drop for Requests {
@@ -77,7 +80,27 @@ impl Requests {
             let end = read(reader, &shared, |what| heard(proc, what)).await;
             heard(proc, Heard::Gone(end.err()));
         });
-        Ok(Self { answers, load, tasks: [writing.abort_handle(), reading.abort_handle()] })
+        Ok(Self { answers, load, tasks: vec![writing.abort_handle(), reading.abort_handle()] })
+    }
+
+    /// Serves a stream of another language on the current `LocalSet`; everything is heard as bytes.
+    pub(crate) fn serve_raw(stream: TcpStream, heard: impl Fn(Heard) + 'static) -> Self {
+        let (mut reader, writer) = stream.into_split();
+        let (answers, queue) = mpsc::unbounded_channel();
+        let load = Rc::new(Load::default());
+        let writing = spawn_local(write(writer, queue, Rc::clone(&load)));
+        let shared = Rc::clone(&load);
+        let reading = spawn_local(async move {
+            read_raw(&mut reader, &shared, &heard).await;
+            heard(Heard::Gone(None));
+        });
+        Self { answers, load, tasks: vec![writing.abort_handle(), reading.abort_handle()] }
+    }
+
+    /// Says what was sent before to the end, then closes; nothing more is heard.
+    pub(crate) fn finish(mut self) {
+        // The writing task is left to itself: without a sender it ends after what is queued.
+        self.tasks.remove(0);
     }
 
     /// Sends an answer; to a rank that is gone, nowhere.
@@ -101,6 +124,23 @@ impl Requests {
 /// Whether a socket that begins like this speaks PMI: read as a native length it would be a gigabyte.
 fn is_pmi(first: &[u8]) -> bool {
     first.starts_with(b"cmd=") || first.starts_with(b"mcmd")
+}
+
+/// Gives everything as it comes, to the end.
+async fn read_raw(socket: &mut tcp::OwnedReadHalf, load: &Load, give: &impl Fn(Heard)) {
+    loop {
+        while load.bytes.get() >= MAX_ANSWERS {
+            load.less.notified().await;
+        }
+        // A client that writes twice before we answer would wait 40 ms for the acknowledgement of the first (its
+        // side does not turn Nagle's algorithm off): no later read keeps this setting.
+        let _ = socket.as_ref().set_quickack(true);
+        let mut buffer = Vec::with_capacity(PMIX_CHUNK);
+        match socket.read_buf(&mut buffer).await {
+            Ok(0) | Err(_) => return,
+            Ok(_) => give(Heard::Bytes(buffer)),
+        }
+    }
 }
 
 async fn read(mut socket: OwnedReadHalf, load: &Load, give: impl Fn(Heard)) -> Result<(), String> {
@@ -140,7 +180,11 @@ async fn read(mut socket: OwnedReadHalf, load: &Load, give: impl Fn(Heard)) -> R
     }
 }
 
-async fn write(mut socket: OwnedWriteHalf, mut queue: mpsc::UnboundedReceiver<Vec<u8>>, load: Rc<Load>) {
+async fn write(
+    mut socket: impl AsyncWrite + Unpin,
+    mut queue: mpsc::UnboundedReceiver<Vec<u8>>,
+    load: Rc<Load>,
+) {
     while let Some(bytes) = queue.recv().await {
         let sent = socket.write_all(&bytes).await;
         load.bytes.set(load.bytes.get().saturating_sub(bytes.len()));

@@ -13,6 +13,7 @@ mod lookup;
 mod net;
 mod node;
 mod passwd;
+mod peer;
 mod prepare;
 mod rank_vars;
 mod spawn;

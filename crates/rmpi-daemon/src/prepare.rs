@@ -11,6 +11,7 @@ use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl, open};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::sys::stat::Mode;
+use rmpi_pmi::pmix::server::PmixServer;
 use rmpi_types::launch::{AppLaunch, NodeEndpoints, RankEndpoint, RankLaunch};
 use rmpi_types::{DataPlane, EndpointTable, LaunchFault, NodeLaunch, ProcId, Rank, Stage, Transport, exit};
 use std::ffi::{CString, OsStr, OsString};
@@ -192,7 +193,11 @@ impl Prepared {
     ///
     /// # Errors
     /// A table that does not fit, or descriptors or processes exhausted; nothing is left running.
-    pub(crate) fn start(self, table: &EndpointTable) -> Result<(Batch, Vec<RankEnds>), LaunchFault> {
+    pub(crate) fn start(
+        self,
+        table: &EndpointTable,
+        pmix: Option<(&PmixServer, u16)>,
+    ) -> Result<(Batch, Vec<RankEnds>), LaunchFault> {
         let boot = rmpi_wire::boot::build(&self.launch, table)
             .map_err(|e| LaunchFault::fatal(Stage::Wire, e.to_string()))?;
         let exhausted = |e: io::Error| {
@@ -203,7 +208,8 @@ impl Prepared {
         let boot = Arc::new(seal(&boot).map_err(exhausted)?);
         let null = open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty());
         let null = Arc::new(null.map_err(|e| exhausted(e.into()))?);
-        let programs = self.programs(table)?;
+        let shared = pmix.map(|(server, port)| server.shared_env(self.launch.ns, port));
+        let programs = self.programs(table, &shared.unwrap_or_default())?;
         let mut ends = Vec::with_capacity(self.launch.ranks.len());
         let nofile = (self.files.soft != self.files.hard).then_some((self.files.soft, self.files.hard));
         let gpus = self.launch.extras.gpus_per_rank.map_or_else(Vec::new, |_| topo::gpus(Path::new("/")));
@@ -230,7 +236,10 @@ impl Prepared {
                 add("key", Arc::new(keys.hand_over()?), KEY_FD);
             }
             let more = rank_vars::of(&self.launch, rank, &self.apps[rank.app as usize].env, &gpus);
-            let env = env::per_rank(rank, app, self.launch.mpi.pmi.pmi(), &names).into_iter().chain(more);
+            let proc = ProcId { rank: rank.rank, ..self.launch.ns };
+            let of_pmix = pmix.iter().flat_map(|(server, _)| server.rank_env(proc));
+            let env = env::per_rank(rank, app, self.launch.mpi.pmi.pmi(), &names).into_iter();
+            let env = env.chain(more).chain(of_pmix);
             let env = env.filter_map(|(n, v)| CString::new(format!("{n}={v}")).ok()).collect();
             ends.push(ours);
             Ok(Child { program, env, cpus: rank.cpus.clone(), fds, nofile })
@@ -239,12 +248,17 @@ impl Prepared {
         Ok((batch, ends))
     }
 
-    fn programs(&self, table: &EndpointTable) -> Result<Vec<Arc<Program>>, LaunchFault> {
+    fn programs(
+        &self,
+        table: &EndpointTable,
+        pmix: &[(&'static str, String)],
+    ) -> Result<Vec<Arc<Program>>, LaunchFault> {
         let nul = |_| LaunchFault::fatal(Stage::Exec, "a NUL byte in a program, argument or variable");
         let mut programs = Vec::with_capacity(self.apps.len());
         for (app, found) in self.launch.apps.iter().zip(&self.apps) {
             let mut vars = found.env.clone();
             env::add_shared(&mut vars, &self.launch, table, app);
+            env::add_pmix(&mut vars, app, &self.launch, pmix);
             env::strip_per_rank(&mut vars, app);
             vars.insert("PWD".into(), found.wdir.clone().into_os_string());
             let env = vars.into_iter().map(|(name, value)| {

@@ -3,6 +3,7 @@
 
 use crate::api::{Action, Conn, Event, Server};
 use crate::pmi::PmiServer;
+use crate::pmix::server::PmixServer;
 use rmpi_types::ProcId;
 use rmpi_wire::service::{Domain, Space};
 use std::collections::HashMap;
@@ -14,6 +15,7 @@ use std::time::Duration;
 pub struct Servers {
     spaces: Vec<Arc<Space>>,
     pmi: Option<PmiServer>,
+    pmix: Option<PmixServer>,
     conns: HashMap<Conn, Domain>,
 }
 
@@ -29,7 +31,24 @@ impl Servers {
         if let Some(pmi) = &mut self.pmi {
             pmi.on(now, Event::Space(Arc::clone(&space)), out);
         }
+        if let Some(pmix) = &mut self.pmix {
+            pmix.on(now, Event::Space(Arc::clone(&space)), out);
+        }
         self.spaces.push(space);
+    }
+
+    /// Ranks that start from now on may dial in and speak PMIx with this server.
+    pub fn offer_pmix(&mut self, mut server: PmixServer) {
+        for space in &self.spaces {
+            server.on(Duration::ZERO, Event::Space(Arc::clone(space)), &mut Vec::new());
+        }
+        self.pmix = Some(server);
+    }
+
+    /// The PMIx server, for the variables its clients find it by.
+    #[must_use]
+    pub fn pmix(&self) -> Option<&PmixServer> {
+        self.pmix.as_ref()
     }
 
     /// An inherited stream has said its first bytes, which are PMI's.
@@ -56,22 +75,39 @@ impl Servers {
             Event::Eof { conn } => self.conns.remove(conn),
             Event::Answered { token, .. } => Some(token.domain()),
             Event::Gathered { key, .. } => Some(key.domain),
-            Event::Opened { .. }
-            | Event::Accepted { .. }
-            | Event::RankEnded { .. }
-            | Event::Asked { .. }
-            | Event::Notified { .. }
-            | Event::Ended { .. }
-            | Event::Tick => None,
+            Event::Accepted { conn, .. } => {
+                self.conns.insert(*conn, Domain::Pmix);
+                Some(Domain::Pmix)
+            }
+            // Whose it is must be said: see `on_of`.
+            Event::Asked { .. } | Event::Notified { .. } => Some(Domain::Native),
+            Event::Opened { .. } | Event::RankEnded { .. } | Event::Ended { .. } | Event::Tick => None,
         };
-        if let (None | Some(Domain::Pmi), Some(pmi)) = (domain, &mut self.pmi) {
-            pmi.on(now, event, out);
+        self.route(domain, now, event, out);
+    }
+
+    /// Takes an event that is for the server of one domain.
+    pub fn on_of(&mut self, domain: Domain, now: Duration, event: Event, out: &mut Vec<Action>) {
+        self.route(Some(domain), now, event, out);
+    }
+
+    fn route(&mut self, domain: Option<Domain>, now: Duration, event: Event, out: &mut Vec<Action>) {
+        match domain {
+            Some(Domain::Pmi) => self.pmi.iter_mut().for_each(|pmi| pmi.on(now, event.clone(), out)),
+            Some(Domain::Pmix) => self.pmix.iter_mut().for_each(|pmix| pmix.on(now, event.clone(), out)),
+            Some(Domain::Native) => {}
+            None => {
+                self.pmi.iter_mut().for_each(|pmi| pmi.on(now, event.clone(), out));
+                self.pmix.iter_mut().for_each(|pmix| pmix.on(now, event.clone(), out));
+            }
         }
     }
 
     /// When the next [`Event::Tick`] is due.
     #[must_use]
     pub fn next_timer(&self) -> Option<Duration> {
-        self.pmi.as_ref().and_then(Server::next_timer)
+        let pmi = self.pmi.as_ref().and_then(Server::next_timer);
+        let pmix = self.pmix.as_ref().and_then(Server::next_timer);
+        pmi.into_iter().chain(pmix).min()
     }
 }

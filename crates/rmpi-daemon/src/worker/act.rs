@@ -51,12 +51,12 @@ impl Worker {
             }
             DaemonAction::Answered { token, answer, payload } => self.answered(token, answer, payload),
             DaemonAction::Gathered { key, tokens, result } => self.gathered(key, tokens, result),
-            DaemonAction::Asked { asker, id, of, domain: _, wait_ms, payload } => {
+            DaemonAction::Asked { asker, id, of, domain, wait_ms, payload } => {
                 let question = Question { asker: asker.0, id };
-                self.tell_servers(Event::Asked { question, of, wait_ms, payload });
+                self.tell_server(domain, Event::Asked { question, of, wait_ms, payload });
             }
-            DaemonAction::Notified { domain: _, scope, by, payload } => {
-                self.tell_servers(Event::Notified { scope, by, payload });
+            DaemonAction::Notified { domain, scope, by, payload } => {
+                self.tell_server(domain, Event::Notified { scope, by, payload });
             }
             DaemonAction::RankEnded { proc, end } => self.tell_servers(Event::Ended { proc, end }),
             DaemonAction::Exit => self.exit = true,
@@ -88,8 +88,14 @@ impl Worker {
             let proc = ProcId { rank: rank.rank, ..launch.ns };
             self.programs.insert(proc, launch.apps[rank.app as usize].program.clone());
         }
+        if let Err(error) = self.open_door(prepared.launch()) {
+            let what = format!("cannot listen for PMIx clients: {error}");
+            return self.undo(LaunchFault::fatal(Stage::Wire, what));
+        }
         self.serve_space(space);
-        match prepared.start(table) {
+        let port = self.door.as_ref().map(|d| d.port);
+        let pmix = self.serving.servers.pmix().zip(port).filter(|_| prepared.launch().mpi.pmi.pmix());
+        match prepared.start(table, pmix) {
             Ok((batch, ends)) => {
                 let procs = ends.iter().map(|e| e.proc).collect();
                 let pids = batch.pids().to_vec();

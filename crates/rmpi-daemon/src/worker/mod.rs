@@ -4,6 +4,7 @@
 //! one `select` in [`run`].
 
 mod act;
+mod dialled;
 mod reap;
 mod serve;
 
@@ -86,6 +87,7 @@ struct Worker {
     starting: Option<Starting>,
     ranks: HashMap<ProcId, RankState>,
     serving: Serving,
+    door: Option<dialled::Door>,
     by_pid: HashMap<i32, ProcId>,
     waiting: Vec<Waiting>,
     sweeping: Option<Sweeping>,
@@ -160,6 +162,9 @@ async fn run(control: (OwnedFd, OwnedFd), guard: OwnedFd) -> io::Result<()> {
             input = inbox.recv() => match input {
                 Some(Input::Event(event)) => worker.feed(event),
                 Some(Input::Bytes(proc, bytes)) => worker.pmi_bytes(proc, bytes),
+                Some(Input::Accepted(stream)) => worker.dialled_in(stream),
+                Some(Input::Heard(conn, bytes)) => worker.dialled_heard(conn, bytes),
+                Some(Input::HungUp(conn)) => worker.dialled_end(conn),
                 None => {}
             },
             () = started(worker.starting.as_ref()) => worker.collect(),
@@ -205,6 +210,7 @@ impl Worker {
             starting: None,
             ranks: HashMap::new(),
             serving: Serving::default(),
+            door: None,
             by_pid: HashMap::new(),
             waiting: Vec::new(),
             sweeping: None,

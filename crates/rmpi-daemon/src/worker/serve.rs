@@ -1,19 +1,19 @@
 //! Between the ranks' sockets, the process-management servers and the machine: bytes go in, what servers decide
 //! is carried out, what they ask of the job is put to the machine. No server exists before a client speaks.
 
-use super::Worker;
+use super::{Worker, dialled};
 use crate::kvs::Heard;
 use bytes::Bytes;
 use rmpi_control::{DaemonEvent, Member};
 use rmpi_pmi::Servers;
 use rmpi_pmi::api::{Action, Conn, Event, Gathered, Question, Token};
 use rmpi_types::{EndpointTable, NodeIdx, NodeLaunch, ProcId, RankSet};
-use rmpi_wire::service::{Answer, GatherKey, Space, SpaceApp, SpaceNode};
+use rmpi_wire::msg::Stream;
+use rmpi_wire::service::{Answer, Domain, GatherKey, Space, SpaceApp, SpaceNode};
 use std::collections::HashMap;
-use std::os::unix::fs::DirBuilderExt as _;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::net::TcpStream;
 
 /// What comes to the worker on its queue.
 #[derive(Debug)]
@@ -22,6 +22,12 @@ pub(super) enum Input {
     Event(DaemonEvent),
     /// Bytes from a rank whose library is not ours.
     Bytes(ProcId, Bytes),
+    /// Somebody dialled in.
+    Accepted(TcpStream),
+    /// Bytes of one who dialled in.
+    Heard(Conn, Bytes),
+    /// One who dialled in has hung up.
+    HungUp(Conn),
 }
 
 impl From<DaemonEvent> for Input {
@@ -33,10 +39,18 @@ impl From<DaemonEvent> for Input {
 /// The servers and their streams.
 #[derive(Debug, Default)]
 pub(super) struct Serving {
-    servers: Servers,
+    pub(super) servers: Servers,
     conns: HashMap<Conn, ProcId>,
     by_proc: HashMap<ProcId, Conn>,
     last: u64,
+}
+
+impl Serving {
+    /// The number of a new stream.
+    pub(super) fn fresh(&mut self) -> Conn {
+        self.last += 1;
+        Conn(self.last)
+    }
 }
 
 /// A rank's words as the worker takes them.
@@ -84,24 +98,6 @@ pub(super) fn space(launch: &NodeLaunch, table: &EndpointTable) -> Space {
     }
 }
 
-/// Makes a folder that only its owner enters.
-fn make_folder(path: &Path) -> std::io::Result<()> {
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
-}
-
-/// Removes what a rank asked to be removed; what is gone already is as good.
-fn remove(path: &Path, recursive: bool) {
-    let gone = match (path.symlink_metadata().map(|m| m.is_dir()), recursive) {
-        (Ok(true), true) => std::fs::remove_dir_all(path),
-        (Ok(true), false) => std::fs::remove_dir(path),
-        (Ok(false), _) => std::fs::remove_file(path),
-        (Err(_), _) => return,
-    };
-    if let Err(error) = gone {
-        tracing::debug!(path = %path.display(), %error, "not removed");
-    }
-}
-
 impl Worker {
     /// A namespace whose ranks are about to start here.
     pub(super) fn serve_space(&mut self, space: Space) {
@@ -113,8 +109,7 @@ impl Worker {
         let conn = match self.serving.by_proc.get(&proc) {
             Some(conn) => *conn,
             None => {
-                self.serving.last += 1;
-                let conn = Conn(self.serving.last);
+                let conn = self.serving.fresh();
                 self.serving.conns.insert(conn, proc);
                 self.serving.by_proc.insert(proc, conn);
                 self.with_servers(|servers, now, out| servers.pmi_opened(now, conn, proc, out));
@@ -136,6 +131,11 @@ impl Worker {
     /// The machine's word for the servers.
     pub(super) fn tell_servers(&mut self, event: Event) {
         self.with_servers(|servers, now, out| servers.on(now, event, out));
+    }
+
+    /// The machine's word for the server of one domain.
+    pub(super) fn tell_server(&mut self, domain: Domain, event: Event) {
+        self.with_servers(|servers, now, out| servers.on_of(domain, now, event, out));
     }
 
     pub(super) fn gathered(
@@ -171,6 +171,12 @@ impl Worker {
         let event = match action {
             Action::Send { conn, bytes } => return self.send_to(conn, bytes),
             Action::Close { conn, why } => {
+                if self.door.as_mut().is_some_and(|d| d.close(conn)) {
+                    if let Some(why) = why {
+                        tracing::warn!(why, "PMIx stream closed");
+                    }
+                    return;
+                }
                 if let Some(proc) = self.serving.conns.remove(&conn) {
                     self.serving.by_proc.remove(&proc);
                     if let Some(rank) = self.ranks.get_mut(&proc) {
@@ -195,18 +201,21 @@ impl Worker {
             Action::Abort { by, code, message } => {
                 DaemonEvent::Member { proc: by, what: Member::Abort { code, message } }
             }
-            Action::Note(text) => DaemonEvent::Note(text),
-            Action::Folder { path } => match make_folder(&path) {
-                Ok(()) => return,
-                Err(error) => {
-                    DaemonEvent::Note(format!("cannot make the folder {}: {error}", path.display()))
+            Action::Folder { path } => {
+                let made = self.door.as_mut().map(|d| d.make(&path));
+                match made {
+                    Some(Err(error)) => {
+                        let path = path.display();
+                        DaemonEvent::Note(format!("cannot make session folder {path}: {error}"))
+                    }
+                    Some(Ok(())) | None => return,
                 }
-            },
-            Action::Remove { path, recursive } => return remove(&path, recursive),
-            Action::Output { by, bytes } => {
-                let stream = rmpi_wire::msg::Stream::Stderr;
-                DaemonEvent::Output { proc: by, stream, bytes, last: false }
             }
+            Action::Remove { path, recursive } => return dialled::remove(&path, recursive),
+            Action::Output { by, bytes } => {
+                DaemonEvent::Output { proc: by, stream: Stream::Stderr, bytes, last: false }
+            }
+            Action::Note(text) => DaemonEvent::Note(text),
         };
         self.pending.push_back(event);
     }
@@ -215,6 +224,8 @@ impl Worker {
         let proc = self.serving.conns.get(&conn);
         if let Some(requests) = proc.and_then(|p| self.ranks.get(p)).and_then(|r| r.requests.as_ref()) {
             requests.send(bytes.into());
+        } else if let Some(door) = &self.door {
+            door.send(conn, bytes);
         }
     }
 }

@@ -1,0 +1,102 @@
+//! MPI implementations that are installed here, and our own test programs (`tests/mpi/*.c`) compiled with each.
+//!
+//! `RMPI_MPI` names prefixes of more implementations, separated by `:`, each with a `bin/mpicc`.
+
+use crate::bins::root;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// Compilers that distributions install side by side.
+const COMPILERS: [&str; 2] = ["mpicc.openmpi", "mpicc.mpich"];
+
+/// One implementation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mpi {
+    /// Family and version: `openmpi-5.0.11`.
+    pub name: String,
+    compiler: PathBuf,
+    /// Where it lives, if its programs have to be told.
+    prefix: Option<PathBuf>,
+}
+
+impl Mpi {
+    /// All that are here, in no particular order.
+    #[must_use]
+    pub fn all() -> Vec<Self> {
+        let of_system = COMPILERS.iter().map(|c| (PathBuf::from(c), None));
+        let more = std::env::var_os("RMPI_MPI").unwrap_or_default();
+        let more: Vec<PathBuf> = std::env::split_paths(&more).filter(|p| !p.as_os_str().is_empty()).collect();
+        let of_prefix = more.into_iter().map(|p| (p.join("bin/mpicc"), Some(p)));
+        of_system.chain(of_prefix).filter_map(|(compiler, prefix)| Self::found(compiler, prefix)).collect()
+    }
+
+    fn found(compiler: PathBuf, prefix: Option<PathBuf>) -> Option<Self> {
+        let mut mpi = Self { name: String::new(), compiler, prefix };
+        let question = "#include <mpi.h>\n\
+                        #ifdef OMPI_MAJOR_VERSION\n\
+                        answer openmpi OMPI_MAJOR_VERSION OMPI_MINOR_VERSION OMPI_RELEASE_VERSION\n\
+                        #elif defined(MPICH_VERSION)\n\
+                        answer mpich MPICH_VERSION\n\
+                        #endif\n";
+        let mut child = mpi.command().args(["-E", "-x", "c", "-"]).spawn().ok()?;
+        child.stdin.take()?.write_all(question.as_bytes()).ok()?;
+        let output = child.wait_with_output().ok()?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let mut words = text.lines().rev().find_map(|l| l.strip_prefix("answer "))?.split_whitespace();
+        let family = words.next()?;
+        let version: Vec<&str> = words.map(|w| w.trim_matches('"')).collect();
+        mpi.name = format!("{family}-{}", version.join("."));
+        Some(mpi)
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(&self.compiler);
+        if let Some(prefix) = &self.prefix {
+            command.env("OPAL_PREFIX", prefix);
+        }
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    /// Whether it is of this family: `openmpi` or `mpich`.
+    #[must_use]
+    pub fn is(&self, family: &str) -> bool {
+        self.name.starts_with(family)
+    }
+
+    /// Compiles one of our programs, unless that was done since it was changed.
+    ///
+    /// # Panics
+    /// When it does not compile.
+    #[must_use]
+    pub fn program(&self, name: &str) -> PathBuf {
+        let folder = root().join("tests/mpi");
+        let source = folder.join(name).with_extension("c");
+        let out = root().join("target/mpi").join(&self.name);
+        std::fs::create_dir_all(&out).expect("the target folder is writable");
+        let program = out.join(name);
+        let changed = |p: &Path| p.metadata().and_then(|m| m.modified()).ok();
+        let newest = changed(&source).max(changed(&folder.join("common.h")));
+        if changed(&program) < newest {
+            let mut compile = self.command();
+            compile.args(["-O1", "-Wall", "-pthread", "-o"]).arg(&program).arg(&source);
+            let output = compile.output().unwrap_or_else(|e| panic!("{compile:?}: {e}"));
+            assert!(output.status.success(), "{compile:?}: {}", String::from_utf8_lossy(&output.stderr));
+        }
+        program
+    }
+
+    /// Options of rmpirun for programs of an installation that was moved.
+    #[must_use]
+    pub fn options(&self) -> Vec<String> {
+        let Some(prefix) = &self.prefix else { return Vec::new() };
+        let prefix = prefix.display();
+        vec![
+            "-x".into(),
+            format!("OPAL_PREFIX={prefix}"),
+            "-x".into(),
+            format!("LD_LIBRARY_PATH={prefix}/lib"),
+        ]
+    }
+}
