@@ -31,18 +31,28 @@ impl Finished {
 /// # Panics
 /// When it cannot be started or does not end within `limit` (it is then killed); the panic shows its output.
 pub fn run(command: &mut Command, limit: Duration) -> Finished {
+    let (finished, timed_out) = attempt(command, limit);
+    assert!(
+        !timed_out,
+        "{command:?} did not end within {limit:?}\nstdout: {}\nstderr: {}",
+        finished.out(),
+        finished.stderr
+    );
+    finished
+}
+
+/// Runs a command for at most `limit`; says whether it had to be killed then.
+///
+/// # Panics
+/// When it cannot be started.
+pub fn attempt(command: &mut Command, limit: Duration) -> (Finished, bool) {
     use std::os::unix::process::ExitStatusExt;
     let start = Instant::now();
     let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
     let (output, timed_out) = collect(child.expect("the command starts"), limit);
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(
-        !timed_out,
-        "{command:?} did not end within {limit:?}\nstdout: {}\nstderr: {stderr}",
-        String::from_utf8_lossy(&output.stdout)
-    );
     let code = output.status.code().unwrap_or_else(|| 128 + output.status.signal().unwrap_or(0));
-    Finished { code, stdout: output.stdout, stderr, took: start.elapsed() }
+    (Finished { code, stdout: output.stdout, stderr, took: start.elapsed() }, timed_out)
 }
 
 /// Reads a child to its end, killing it after `limit`; says whether that was needed.

@@ -84,7 +84,7 @@ pub(crate) fn map_app(
             let free = free_slots(p, app, pool, &nodes)?;
             let total: u64 = free.iter().map(|&n| u64::from(n)).sum();
             if u64::from(np) > total {
-                if let Some(n) = p.per_node {
+                if let Some(n) = p.per_node.filter(|_| !p.listed_order) {
                     let pattern = format!("-N {n}");
                     return Err(PlanError::PatternTooSmall {
                         asked: np,

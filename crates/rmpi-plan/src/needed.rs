@@ -3,7 +3,7 @@
 
 use crate::plan_error::PlanError;
 use crate::pool::{lower_bound, not_enough_slots, this_machine};
-use rmpi_types::spec::{App, Host, JobSpec, MapBy, Object, Slots};
+use rmpi_types::spec::{App, Host, JobSpec, MapBy, Object, Placement, Slots};
 
 /// Indices into [`JobSpec::hosts`], ascending, of the hosts that must be reached. `local` are the hosts known to be this
 /// machine (for `--nolocal`). A job without hosts needs `[0]`, this machine.
@@ -106,9 +106,26 @@ fn prefix(spec: &JobSpec, usable: &[usize], np: u64) -> usize {
     usable.len()
 }
 
+/// A pattern a node that gives too few places on all hosts gives too few whatever they report.
+fn check_pattern(p: &Placement, app: &App, hosts: usize) -> Result<(), PlanError> {
+    let (each, pattern) = match (&p.map_by, p.per_node) {
+        (MapBy::Ppr(n, Object::Node), _) => (*n, format!("ppr:{n}:node")),
+        (_, Some(n)) if !p.listed_order => (n, format!("-N {n}")),
+        _ => return Ok(()),
+    };
+    let places = u64::from(each) * hosts as u64;
+    match app.np {
+        Some(asked) if u64::from(asked) > places && hosts > 0 => {
+            Err(PlanError::PatternTooSmall { asked, pattern, places, nodes: hosts })
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Too few slots is known before anything is reached when every host gives its count.
 fn check_slots(spec: &JobSpec, app: &App, usable: &[usize]) -> Result<(), PlanError> {
     let p = &spec.placement;
+    check_pattern(p, app, usable.len())?;
     let pattern = matches!(p.map_by, MapBy::Ppr(..)) || p.per_node.is_some();
     let (Some(np), false) = (app.np, p.oversubscribe || p.listed_order || pattern) else { return Ok(()) };
     let hosts: Vec<&Host> = usable.iter().map(|&h| &spec.hosts[h]).collect();

@@ -87,6 +87,7 @@ impl Sim {
             min_hosts: cfg.min_hosts,
             stdin: cfg.stdin_to.clone(),
             ignore_broken_pipe: false,
+            stacks_on_timeout: false,
             wall_at_zero_us: WALL_US,
         };
         let node = |_| SimNode {

@@ -19,6 +19,10 @@ const LOST_GRACE: Duration = Duration::from_secs(2);
 /// later the nodes that have not ended count as lost.
 const SLACK: Duration = Duration::from_secs(10);
 
+/// How long ranks may tell what they are doing when the time limit was reached, and how long the next may take.
+const STACKS: Duration = Duration::from_secs(30);
+const STACKS_PAUSE: Duration = Duration::from_secs(1);
+
 /// The state of ending.
 #[derive(Debug, Default)]
 pub(super) struct Ending {
@@ -34,9 +38,18 @@ pub(super) struct Ending {
     /// The user's last terminating signal.
     signal: Option<i32>,
     watch_at: Option<Time>,
+    /// The time limit was reached, and until then ranks may tell what they are doing.
+    looking_until: Option<Time>,
 }
 
 impl Ending {
+    /// A rank has told what it is doing: others may need as long again.
+    pub(super) fn looked(&mut self, now: Time) {
+        if let Some(until) = self.looking_until {
+            self.job_at = Some(until.min(now + STACKS_PAUSE));
+        }
+    }
+
     /// Whether the job is being stopped.
     pub(super) fn stopping(&self) -> bool {
         self.why.is_some()
@@ -153,7 +166,13 @@ impl JobMachine {
             return;
         }
         if !self.ending.stopping() && self.ending.job_at.is_some_and(|at| now >= at) {
-            self.begin_stop(now, StopReason::Timeout, out);
+            if self.policy.stacks_on_timeout && self.ending.looking_until.is_none() {
+                self.ending.looking_until = Some(now + STACKS);
+                self.ending.job_at = Some(now + STACKS_PAUSE);
+                self.forward(signals::QUIT, out);
+            } else {
+                self.begin_stop(now, StopReason::Timeout, out);
+            }
         }
         if self.ending.force_at.is_some_and(|at| now >= at) {
             return self.over(out);

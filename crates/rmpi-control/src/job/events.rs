@@ -22,6 +22,8 @@ pub struct JobPolicy {
     pub stdin: Stdin,
     /// Go on when our standard output is closed.
     pub ignore_broken_pipe: bool,
+    /// Ask what ranks are doing before they are stopped for the time limit.
+    pub stacks_on_timeout: bool,
     /// Our wall clock at [`crate::Time::ZERO`], microseconds since 1970: ranks' ends on different nodes are
     /// ordered by their clocks' offsets from it.
     pub wall_at_zero_us: u64,
@@ -35,6 +37,7 @@ impl Default for JobPolicy {
             min_hosts: None,
             stdin: Stdin::default(),
             ignore_broken_pipe: false,
+            stacks_on_timeout: false,
             wall_at_zero_us: 0,
         }
     }

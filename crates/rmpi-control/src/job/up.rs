@@ -45,6 +45,7 @@ impl JobMachine {
             }
             Up::Stacks { proc } => {
                 self.of(node, proc)?;
+                self.ending.looked(now);
                 Self::event(JobEventOut::Stacks { node, proc, text: payload }, out);
                 Ok(())
             }

@@ -130,7 +130,12 @@ fn number(mut raw: Vec<Raw>) -> Vec<Cpu> {
     for cpu in &raw {
         first.entry(cpu.numa).and_modify(|f| *f = cpu.os.min(*f)).or_insert(cpu.os);
     }
-    raw.sort_by_key(|c| (c.package, first.get(&c.numa).copied(), c.core, c.os));
+    // Cores that share a cache are beside each other, whatever the kernel's numbers: as hwloc has it.
+    raw.sort_by_key(|c| {
+        let l2 = c.cache[1].unwrap_or(c.core);
+        let l3 = c.cache[2].unwrap_or(l2);
+        (c.package, first.get(&c.numa).copied(), l3, l2, c.core, c.os)
+    });
     let (mut cores, mut packages, mut numas) = (Dense::default(), Dense::default(), Dense::default());
     let mut caches = [Dense::default(), Dense::default(), Dense::default()];
     raw.iter()

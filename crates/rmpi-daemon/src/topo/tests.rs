@@ -46,6 +46,10 @@ fn real_machines_look_as_hwloc_sees_them() {
         // hwloc counts 64 cores here by a quirk for this family; the kernel says 32 of two threads
         ("opteron", include_str!("trees/64amd64-4s2n4ca2co.txt"), [64, 32, 4, 8, 32, 8], [0, 1, 2, 3, 4]),
         ("offline", include_str!("trees/offline-cpu0-node0.txt"), [17, 17, 2, 2, 17, 2], [4, 6, 8, 10, 12]),
+        ("smt", include_str!("trees/16em64t-4s2c2t.txt"), [16, 8, 4, 1, 8, 4], [0, 8, 4, 12, 1]),
+        ("intel", include_str!("trees/40intel64-2g2n4c.txt"), [40, 40, 4, 4, 40, 4], [0, 4, 8, 12, 16]),
+        // hwloc knows three L2 caches here and no L3; CPUs without one count as one each
+        ("odd", include_str!("trees/8em64t-2s4c-asymcaches.txt"), [8, 8, 2, 1, 5, 8], [0, 2, 6, 4, 1]),
     ];
     for (name, files, counts, first) in table {
         let tree = Tree::system(name, files);
@@ -62,6 +66,93 @@ fn real_machines_look_as_hwloc_sees_them() {
         let order: Vec<u32> = t.cpus.iter().take(5).map(|c| c.os).collect();
         assert_eq!(order, first, "{name}");
         assert_eq!(t.quota_milli, None);
+    }
+}
+
+#[test]
+fn an_arm_board_says_little() {
+    let tree = Tree::system("arm", include_str!("trees/2arm-2c.txt"));
+    let t = read(&tree.0, &any());
+    assert_eq!((t.cpus.len(), t.cores(), count(&t, |c| c.package)), (2, 2, 1));
+}
+
+/// A job step of Slurm's on the first quarter of a four-socket Opteron. The group is put where today's kernels mount it.
+#[test]
+fn a_cpuset_of_version_2_narrows_a_real_machine() {
+    let files = include_str!("trees/32amd64-4s2n4c-cgroup2.txt");
+    let mut text: String = files.lines().map(|l| format!("sys/devices/system/{l}\n")).collect();
+    text.push_str("proc/self/cgroup 0::/uid_2008/job_15389/step_0\n");
+    text.push_str("sys/fs/cgroup/uid_2008/job_15389/step_0/cpuset.cpus.effective 0-5\n");
+    let tree = Tree::new("step", &text);
+    let t = read(&tree.0, &any());
+    let counts = [t.cpus.len(), t.cores() as usize, count(&t, |c| c.package), count(&t, |c| c.numa)];
+    assert_eq!(counts, [6, 6, 1, 2]);
+    assert_eq!(count(&t, |c| c.cache[2]), 2);
+}
+
+/// Trees of our own: packages x NUMA nodes x cores x threads, the threads of a core numbered far apart as on most
+/// x86 machines, with and without a cpuset.
+#[test]
+fn generated_machines_are_read_as_they_were_made() {
+    for (name, packages, numas, cores, threads) in [
+        ("g1", 1u32, 1u32, 1u32, 1u32),
+        ("g2", 2, 1, 4, 2),
+        ("g3", 2, 4, 8, 2),
+        ("g4", 8, 1, 3, 1),
+        ("g5", 1, 2, 5, 4),
+    ] {
+        let total = packages * numas * cores;
+        let mask = |cpus: Vec<u32>| {
+            let words = (total * threads).div_ceil(32);
+            let word = |w: u32| cpus.iter().filter(|&&c| c / 32 == w).fold(0u32, |m, c| m | 1 << (c % 32));
+            (0..words).rev().map(|w| format!("{:08x}", word(w))).collect::<Vec<_>>().join(",")
+        };
+        let of = |first: u32, n: u32| {
+            mask((0..threads).flat_map(|t| (first..first + n).map(move |c| t * total + c)).collect())
+        };
+        let mut files = format!("cpu/online 0-{}\n", total * threads - 1);
+        for thread in 0..threads {
+            for core in 0..total {
+                let os = thread * total + core;
+                let package = core / (numas * cores) * numas * cores;
+                files += &format!("cpu/cpu{os}/topology/core_cpus {}\n", of(core, 1));
+                files += &format!("cpu/cpu{os}/topology/package_cpus {}\n", of(package, numas * cores));
+                files +=
+                    &format!("cpu/cpu{os}/cache/index0/level 2\ncpu/cpu{os}/cache/index0/type Unified\n");
+                files += &format!("cpu/cpu{os}/cache/index0/shared_cpu_map {}\n", of(core, 1));
+            }
+        }
+        for numa in 0..packages * numas {
+            files += &format!("node/node{numa}/cpumap {}\n", of(numa * cores, cores));
+        }
+        let tree = Tree::system(name, &files);
+        let t = read(&tree.0, &any());
+        let got = [t.cpus.len(), t.cores() as usize, count(&t, |c| c.package), count(&t, |c| c.numa)];
+        let n = |n: u32| n as usize;
+        assert_eq!(got, [n(total * threads), n(total), n(packages), n(packages * numas)], "{name}");
+        let numbers = t.cpus.iter().enumerate().all(|(i, c)| n(c.core) == i / n(threads));
+        assert!(numbers && count(&t, |c| c.cache[1]) == n(total), "{name}");
+    }
+}
+
+#[test]
+fn gpus_of_both_drivers() {
+    let numa = "node/node0/cpumap 1\nnode/node1/cpumap 2\ncpu/online 0-1\ncpu/cpu0/x y\ncpu/cpu1/x y\n";
+    let system: String = numa.lines().map(|l| format!("sys/devices/system/{l}\n")).collect();
+    let pci = "sys/bus/pci/devices/0000:3b:00.0/numa_node 1\nsys/bus/pci/devices/0000:18:00.0/numa_node 0\n";
+    let nvidia = "proc/driver/nvidia/gpus/0000:3B:00.0/x y\nproc/driver/nvidia/gpus/0000:18:00.0/x y\n";
+    let container = "dev/nvidia3 x\n";
+    let amd = "sys/class/kfd/kfd/topology/nodes/0/properties simd_count 0\n\
+               sys/class/kfd/kfd/topology/nodes/1/properties simd_count 256|location_id 15104|domain 0\n";
+    for (name, files, want) in [
+        ("nvidia", format!("{system}{pci}{nvidia}"), vec![Some(0), Some(1)]),
+        ("container", format!("{system}{pci}{nvidia}{container}"), vec![None]),
+        ("amd", format!("{system}{pci}{amd}"), vec![Some(1)]),
+        ("none", system.clone(), vec![]),
+    ] {
+        let tree = Tree::new(&format!("gpu-{name}"), &files);
+        let t = read(&tree.0, &any());
+        assert_eq!(t.gpus.iter().map(|g| g.numa).collect::<Vec<_>>(), want, "{name}");
     }
 }
 

@@ -138,6 +138,7 @@ impl Driver {
             min_hosts: spec.reach.min_hosts,
             stdin: spec.stdin.clone(),
             ignore_broken_pipe: spec.output.ignore_broken_pipe,
+            stacks_on_timeout: spec.on_timeout.stacks,
             wall_at_zero_us: u64::try_from(wall.as_micros()).unwrap_or(u64::MAX),
         };
         let entry = |t: &Target| HostEntry { name: t.host.name.clone(), parent: None };
@@ -325,6 +326,7 @@ impl Driver {
         if tokio::time::timeout(FAREWELL, farewell).await.is_err() {
             tracing::debug!("a daemon did not close its stream in time");
         }
+        self.sinks.finish();
         let job = self.done.take().unwrap_or_else(|| ended(Cause::Internal("no outcome".into())));
         if let Cause::Launch(faults) = &job.cause {
             for (node, fault) in faults {

@@ -36,6 +36,7 @@ impl Shared {
 /// The driver's end. Dropping it lets the thread write what is queued and end.
 pub(super) struct Lane {
     shared: Arc<Shared>,
+    thread: Option<thread::JoinHandle<()>>,
 }
 
 impl Lane {
@@ -47,14 +48,24 @@ impl Lane {
     ) -> io::Result<Self> {
         let shared = Arc::new(Shared::default());
         let theirs = Arc::clone(&shared);
-        thread::Builder::new().name(name.to_owned()).spawn(move || run(&theirs, writer, failed))?;
-        Ok(Self { shared })
+        let thread =
+            thread::Builder::new().name(name.to_owned()).spawn(move || run(&theirs, writer, failed))?;
+        Ok(Self { shared, thread: Some(thread) })
     }
 
     /// Queues a chunk; its receipt is dropped once it is written or discarded.
     pub(super) fn push(&self, chunk: Chunk, receipt: Receipt) {
         self.shared.lock().items.push((chunk, receipt));
         self.shared.ready.notify_one();
+    }
+}
+
+impl Lane {
+    /// Returns when everything queued is written, however slow the reader is.
+    pub(super) fn finish(mut self) {
+        let thread = self.thread.take();
+        drop(self);
+        let _ = thread.map(thread::JoinHandle::join);
     }
 }
 

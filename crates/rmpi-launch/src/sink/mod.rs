@@ -166,6 +166,13 @@ impl Sinks {
         }
     }
 
+    /// What was held back has no credit that the job waits for: returns when it is written.
+    pub(crate) fn finish(&mut self) {
+        if self.spec.shown == Shown::Failed {
+            [self.stdout.take(), self.stderr.take()].into_iter().flatten().for_each(Lane::finish);
+        }
+    }
+
     /// The lane of a console stream, started on first use.
     fn console(&mut self, to_stdout: bool) -> Option<&Lane> {
         let slot = if to_stdout { &mut self.stdout } else { &mut self.stderr };

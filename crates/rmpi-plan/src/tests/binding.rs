@@ -1,7 +1,10 @@
 //! Which CPUs each rank gets.
 
 use super::*;
+use crate::hosts_needed;
 use rmpi_types::CpuSet;
+use rmpi_types::cpus::{Gpu, GpuMaker};
+use rmpi_types::spec::CpuList;
 
 fn one(slots: u32, np: u32, placement: Placement, topology: &Topology) -> Result<String, String> {
     let spec = job(hosts(&[slots]), Some(np), placement);
@@ -115,4 +118,54 @@ fn a_host_may_have_its_own_binding() {
     let mut spec = job(hosts(&[1, 1]), None, Placement::default());
     spec.hosts[1].bind_to = Some(BindTo::Object(Object::Core));
     assert_eq!(cpus(&on_two_cores(&spec).unwrap()), "0-1 0");
+}
+
+/// Lists of CPUs, Hydra's order and counts, GPUs: two packages of four cores each.
+#[test]
+fn lists_orders_and_devices() {
+    let sets = |texts: &[&str]| texts.iter().filter_map(|t| CpuSet::parse_list(t)).collect();
+    let list = |texts: &[&str], os, ordered, overload| Placement {
+        bind_to: BindTo::List(CpuList { entries: sets(texts), os, ordered }),
+        overload,
+        ..Placement::default()
+    };
+    let hydra = |kind, order, count| Placement {
+        bind_to: BindTo::Object(kind),
+        bind_order: Some(order),
+        bind_count: count,
+        overload: true,
+        ..Placement::default()
+    };
+    let gpu = Placement { bind_to: BindTo::Gpu, ..Placement::default() };
+    let mut topology = two_sockets(1);
+    let device = |numa| Gpu { maker: GpuMaker::Nvidia, numa };
+    topology.gpus = vec![device(Some(1)), device(Some(0)), device(None)];
+    for (np, placement, expected) in [
+        (4, list(&["0", "2", "4", "6"], false, true, false), "0 2 4 6"),
+        (2, list(&["0", "2", "4"], false, false, false), "0,2,4 0,2,4"),
+        (3, list(&["0", "1-2"], true, true, true), "0 1-2 0"),
+        (4, hydra(Object::Core, Object::Package, None), "0 4 1 5"),
+        (3, hydra(Object::Package, Object::Node, Some(2)), "0-7 0-7 0-7"),
+        (3, hydra(Object::Core, Object::Node, Some(3)), "0-2 3-5 0,6-7"),
+        (4, gpu, "4-7 0-3 - 4-7"),
+    ] {
+        assert_eq!(one(8, np, placement.clone(), &topology), Ok(expected.to_owned()), "{placement:?}");
+    }
+    let short = one(8, 3, list(&["0", "1"], false, true, false), &topology).unwrap_err();
+    assert!(short.contains("3 ranks to bind to 2 cores (a list of CPUs)"), "{short}");
+    assert!(one(8, 1, list(&["99"], true, true, false), &topology).is_err());
+    let by_gpu = Placement { slots_by_gpu: true, ..Placement::default() };
+    let mut spec = job(hosts(&[1]), None, by_gpu);
+    spec.hosts[0].slots = Slots::Auto;
+    assert_eq!(place(&spec, &reached(&spec, &topology)).map(|p| p.ranks.len()).unwrap(), 3);
+}
+
+#[test]
+fn patterns_that_cannot_give_enough_are_known_before_any_host_is_reached() {
+    let spec = job(hosts(&[2, 2, 2]), Some(5), by(MapBy::Ppr(1, Object::Node)));
+    assert!(hosts_needed(&spec, &[]).unwrap_err().to_string().contains("ppr:1:node"));
+    let wraps = Placement { per_node: Some(1), listed_order: true, ..Placement::default() };
+    let spec = job(hosts(&[2, 2, 2]), Some(5), wraps);
+    assert_eq!(hosts_needed(&spec, &[]).unwrap(), [0, 1, 2]);
+    assert_eq!(nodes(&on_two_cores(&spec).unwrap()), "1 2 3 1 2");
 }
