@@ -74,6 +74,11 @@ pub trait Task: Send + 'static {
     /// Goes on as far as it can; the result once it is over. Called with the engine's lock held, after every
     /// completion and at least once.
     fn poll(&mut self, core: &mut Core) -> Option<Result<(), Fault>>;
+    /// Whether it must be polled in every round of progress, not only after completions: it looks at memory that
+    /// others write.
+    fn polled_each_round(&self) -> bool {
+        false
+    }
     /// For getting the task's results out.
     fn into_any(self: Box<Self>) -> Box<dyn Any + Send>;
 }
@@ -324,13 +329,14 @@ impl Core {
     }
 
     fn run_tasks(&mut self) -> bool {
-        if self.tasks.is_empty() || self.polled_at == self.completions {
+        if self.tasks.is_empty() {
             return false;
         }
+        let news = self.polled_at != self.completions;
         self.polled_at = self.completions;
         let mut i = 0;
         while i < self.tasks.len() {
-            let Some(mut task) = self.tasks[i].1.take() else {
+            let Some(mut task) = self.tasks[i].1.take_if(|t| news || t.polled_each_round()) else {
                 i += 1;
                 continue;
             };
@@ -350,7 +356,7 @@ impl Core {
                 }
             }
         }
-        true
+        news || self.polled_at != self.completions
     }
 }
 

@@ -24,7 +24,8 @@ fn tell(conn: &mut Conn, context: u32, first: i32, culprit: u32) {
 
 impl Core {
     /// Why operations of `context` with `tag` (`None`: any) are given up, if they are.
-    pub(crate) fn revocation(&self, context: u32, tag: Option<i32>) -> Option<Fault> {
+    #[must_use]
+    pub fn revocation(&self, context: u32, tag: Option<i32>) -> Option<Fault> {
         if self.revoked.is_empty() {
             return None;
         }

@@ -85,6 +85,19 @@ impl Area {
         self.typed(at).map(|p| unsafe { p.as_ref() })
     }
 
+    /// Takes all its pages at once, to write (`own`) or only to read. Advice: nothing depends on it.
+    pub fn populate(&self, own: bool) {
+        const POPULATE_READ: nix::libc::c_int = 22;
+        const POPULATE_WRITE: nix::libc::c_int = 23;
+        let page = self.base.as_ptr().addr() & 4095;
+        let advice = if own { POPULATE_WRITE } else { POPULATE_READ };
+        // SAFETY: whole pages of a mapping that lives as long as the area; contents do not change.
+        unsafe {
+            let from = self.base.as_ptr().sub(page);
+            nix::libc::madvise(from.cast(), self.len + page, advice);
+        }
+    }
+
     /// Copies out from `at`; whether that was inside.
     pub fn read(&self, at: usize, into: &mut [u8]) -> bool {
         let Some(from) = self.ptr(at, into.len()) else { return false };

@@ -31,4 +31,4 @@ pub use pool::{CELL, Pool};
 pub use ring::{INLINE, Impossible};
 pub use segment::{Segment, SegmentError, create, mark_gone, refuse};
 #[cfg(not(loom))]
-pub use state::Bells;
+pub use state::{Bells, Sleepers};

@@ -161,6 +161,36 @@ impl Bells {
     }
 }
 
+/// A look at who sleeps, for those who store something outside the engine: see [`Bells::ring`].
+#[derive(Clone, Debug)]
+pub struct Sleepers {
+    states: Vec<Area>,
+    asymmetric: bool,
+}
+
+impl Sleepers {
+    /// For the ranks of this segment.
+    #[must_use]
+    pub fn new(segment: &Segment) -> Self {
+        let layout = segment.layout();
+        let states = (0..layout.ranks()).map(|r| segment.area(layout.state(r))).collect();
+        Self { states, asymmetric: fence::asymmetric() }
+    }
+
+    /// Between storing and looking.
+    #[inline]
+    pub fn fence(&self) {
+        fence::light(self.asymmetric);
+    }
+
+    /// Whether a rank sleeps; [`Sleepers::fence`] comes before.
+    #[inline]
+    #[must_use]
+    pub fn is_asleep(&self, local: u32) -> bool {
+        self.states.get(local as usize).is_some_and(|s| word(s, PARKED).load(Ordering::Relaxed) != 0)
+    }
+}
+
 impl Drop for Bells {
     fn drop(&mut self) {
         let left = word(&self.states[self.me], LEFT);

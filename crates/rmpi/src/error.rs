@@ -87,6 +87,9 @@ pub enum Error {
         /// Elements it has.
         got: usize,
     },
+    /// A persistent operation is under way: wait for it first.
+    #[error("the persistent operation is under way, or has failed: wait for it before its buffer is used")]
+    Running,
     /// The receive was cancelled.
     #[error("the receive was cancelled")]
     Cancelled,

@@ -38,6 +38,7 @@ mod scope;
 mod world;
 
 pub use boot::{Secret, Wiring};
+pub use coll::persistent::Persistent;
 pub use comm::Communicator;
 pub use datatype::Datatype;
 pub use error::{Error, InitError};

@@ -1,6 +1,7 @@
 //! The world: this rank's engine, where everybody is, the key-value space, beginning and end.
 
 use crate::boot::{Alone, Secret, Table, Wiring};
+use crate::coll::node::Retired;
 use crate::comm::Communicator;
 use crate::error::{Error, InitError};
 use crate::kvs::Kvs;
@@ -9,7 +10,7 @@ use rmpi_coll::select::{Layout, Overrides, Selector};
 use rmpi_core::{Config, Engine};
 use rmpi_net::{Acceptor, Identity, JobKey, Peers as _, Security};
 use rmpi_shm::Segment;
-use rmpi_types::{DataPlane, Rank, Transport};
+use rmpi_types::{DataPlane, NodeIdx, Rank, Transport};
 use rmpi_wire::boot::BootBlock;
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
@@ -29,15 +30,29 @@ pub(crate) struct Inner {
     kvs: Mutex<Kvs>,
     /// First context number that no communicator of this rank uses; communicators use pairs.
     pub(crate) next_context: Mutex<u32>,
-    /// Collective calls made so far, by context: clones of a communicator share it.
-    pub(crate) calls: Mutex<HashMap<u32, u32>>,
+    /// The memory of this node's ranks.
+    pub(crate) segment: Option<Arc<Segment>>,
+    /// The ranks of every node share memory, unless they are alone there.
+    pub(crate) shares: bool,
+    /// More ranks than cores here.
+    pub(crate) crowded: bool,
+    /// Blocks of communicators that are gone, which others may still read.
+    pub(crate) retired: Mutex<Vec<Retired>>,
+    /// `RMPI_COLL_EXPLAIN`: say what was chosen.
+    pub(crate) explains: bool,
     /// Scratch memory of past collectives, for the next.
     pub(crate) scratch: Mutex<Vec<Vec<u64>>>,
-    overrides: Overrides,
+    pub(crate) overrides: Overrides,
     over: AtomicBool,
 }
 
 impl Inner {
+    /// The nodes of ranks of the world.
+    pub(crate) fn nodes_of(&self, group: &[u32]) -> Option<Vec<u32>> {
+        let block = self.table.as_ref()?.block()?;
+        group.iter().map(|&r| Some(block.rank(Rank(r))?.node.0)).collect()
+    }
+
     /// Chooses algorithms for a communicator of these ranks of the world.
     pub(crate) fn selector(&self, group: &[u32]) -> Selector {
         let block = self.table.as_ref().and_then(Table::block);
@@ -50,11 +65,33 @@ impl Inner {
         let ranks = u32::try_from(group.len()).unwrap_or(u32::MAX);
         let nodes = u32::try_from(nodes).unwrap_or(ranks);
         let mut selector = Selector::new(Layout { ranks, nodes });
-        // Ranks of one node talk over TCP too.
-        selector.costs.inside = selector.costs.between;
+        if !self.shares {
+            // Ranks of one node talk over sockets, too.
+            selector.costs.inside = selector.costs.between;
+        }
         selector.overrides = self.overrides;
         selector
     }
+}
+
+/// What a world needs to know of its surroundings.
+struct Memory {
+    segment: Option<Arc<Segment>>,
+    shares: bool,
+    crowded: bool,
+    data: DataPlane,
+}
+
+/// Whether every node's ranks share memory, as far as the table says: where a node could not make it, its ranks
+/// go another way than the others and notice.
+fn shares(block: &BootBlock<'_>, inside: Transport) -> bool {
+    let few = |n: u32| block.node(NodeIdx(n)).is_some_and(|n| n.ranks <= rmpi_shm::MAX_RANKS);
+    inside == Transport::Shm && (0..block.nodes()).all(few)
+}
+
+/// Whether `rank` has other ranks on its node.
+fn has_company(block: &BootBlock<'_>, rank: u32) -> bool {
+    block.rank(Rank(rank)).and_then(|r| block.node(r.node)).is_some_and(|n| n.ranks > 1)
 }
 
 /// The algorithms named in the environment.
@@ -176,7 +213,8 @@ impl World {
         };
         let engine = Engine::new(config, Box::new(Alone), None).map_err(InitError::System)?;
         let kvs = Kvs::Alone(HashMap::new());
-        Ok(Self::from_parts(engine, 0, 1, None, kvs, overrides()?, DataPlane::default()))
+        let memory = Memory { segment: None, shares: false, crowded: false, data: DataPlane::default() };
+        Ok(Self::from_parts(engine, 0, 1, None, kvs, overrides()?, memory))
     }
 
     /// Takes a place described by hand; see [`Wiring`].
@@ -212,14 +250,17 @@ impl World {
             key: key.clone(),
             oversubscribed: block.oversubscribed(),
             security: security.clone(),
-            segment,
+            segment: segment.clone(),
         };
+        let (shares, crowded) = (shares(&block, data.inside()), block.oversubscribed());
+        let shares = shares && (segment.is_some() || !has_company(&block, rank));
+        let memory = Memory { segment, shares, crowded, data };
         let acceptor = Acceptor::new(vec![listener], key, namespace.0, epoch.0, rank)
             .map_err(|source| InitError::Descriptor { name: "listen", source })?
             .secured(security);
         let engine = Engine::new(config, Box::new(table), Some(acceptor)).map_err(InitError::System)?;
         let kvs = Kvs::new(daemon).map_err(|e| InitError::System(std::io::Error::other(e)))?;
-        Ok(Self::from_parts(engine, rank, size, Some(Table::new(boot, rank)), kvs, overrides()?, data))
+        Ok(Self::from_parts(engine, rank, size, Some(Table::new(boot, rank)), kvs, overrides()?, memory))
     }
 
     fn from_parts(
@@ -229,8 +270,10 @@ impl World {
         table: Option<Table>,
         kvs: Kvs,
         overrides: Overrides,
-        data: DataPlane,
+        memory: Memory,
     ) -> Self {
+        let Memory { segment, shares, crowded, data } = memory;
+        let explains = std::env::var_os("RMPI_COLL_EXPLAIN").is_some_and(|v| v != "0" && !v.is_empty());
         let inner = Arc::new(Inner {
             engine,
             rank,
@@ -239,7 +282,11 @@ impl World {
             data,
             kvs: Mutex::new(kvs),
             next_context: Mutex::new(2),
-            calls: Mutex::new(HashMap::new()),
+            segment,
+            shares,
+            crowded,
+            retired: Mutex::new(Vec::new()),
+            explains,
             scratch: Mutex::new(Vec::new()),
             overrides,
             over: AtomicBool::new(false),

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::ranks;
+use common::{ranks, ranks_on};
 use rmpi::{Communicator, Error, Op, UserOp, bf16, wait_all};
 
 const SIZES: [u32; 9] = [1, 2, 3, 4, 5, 6, 7, 8, 9];
@@ -25,10 +25,13 @@ fn sum(ranks: std::ops::Range<u32>, i: usize) -> i64 {
 /// Runs `f` for every number of ranks and every count.
 fn everywhere(f: fn(&Communicator, usize)) {
     for p in SIZES {
-        ranks(p, move |world| {
-            COUNTS.into_iter().for_each(|n| f(world.comm(), n));
-            world.finalize().unwrap();
-        });
+        // All on their own, two or three a node, all on one.
+        for each in [1, 2, 3, p.max(4)] {
+            ranks_on(p, each, move |world| {
+                COUNTS.into_iter().for_each(|n| f(world.comm(), n));
+                world.finalize().unwrap();
+            });
+        }
     }
 }
 
@@ -251,8 +254,8 @@ fn mismatched_calls_are_errors_everywhere() {
         |c| c.reduce(&[1i32; 8], &mut [0; 8], &Op::Sum, 0),
         |c| c.allreduce(&[1u32; 8], &mut [0; 8], &Op::Sum),
     ];
-    for f in wrong {
-        ranks(4, move |world| {
+    for (f, each) in wrong.into_iter().flat_map(|f| [1, 2, 4].map(|each| (f, each))) {
+        ranks_on(4, each, move |world| {
             let c = world.comm();
             c.barrier().unwrap();
             let result = if c.rank() == 2 { f(c) } else { c.allreduce(&[1i32; 8], &mut [0; 8], &Op::Sum) };
@@ -271,7 +274,13 @@ fn mismatched_calls_are_errors_everywhere() {
 
 #[test]
 fn a_rank_that_leaves_is_an_error_for_all_the_others() {
-    ranks(5, |world| {
+    for each in [1, 2, 5] {
+        a_rank_leaves(each);
+    }
+}
+
+fn a_rank_leaves(each: u32) {
+    ranks_on(5, each, move |world| {
         let c = world.comm();
         c.barrier().unwrap();
         // It leaves when all are out of the barrier: giving up reaches calls under way, too.
@@ -284,10 +293,69 @@ fn a_rank_that_leaves_is_an_error_for_all_the_others() {
         c.send(&[1u8], 3, 0).unwrap();
         let e = c.allreduce(&[1.0f64; 100_000], &mut vec![0.0; 100_000], &Op::Sum).unwrap_err();
         match e {
-            Error::PeerLost { rank: 3, ref host, .. } => assert_eq!(&**host, "node1"),
+            Error::PeerLost { rank: 3, ref host, .. } => {
+                assert_eq!(&**host, format!("node{}", 3 / each));
+            }
             // Who got the news from another may see that one leave first.
             Error::GivenUp { .. } | Error::PeerLost { .. } => {}
             other => panic!("{other}"),
         }
+    });
+}
+
+#[test]
+fn persistent_collectives_start_again() {
+    for each in [1, 2, 4] {
+        ranks_on(4, each, |world| {
+            let c = world.comm();
+            for n in [1, 5000] {
+                let mut sum = c.allreduce_init(vec![0i64; n], &Op::Sum).unwrap();
+                let mut news = c.bcast_init(vec![0u32; n], 3).unwrap();
+                let mut barrier = c.barrier_init().unwrap();
+                for step in 0..5i64 {
+                    sum.buffer().unwrap().fill(step + i64::from(c.rank()));
+                    news.buffer().unwrap().fill(7 * c.rank());
+                    sum.start().unwrap();
+                    news.start().unwrap();
+                    assert_eq!(sum.start().unwrap_err(), Error::Running);
+                    assert_eq!(sum.buffer().unwrap_err(), Error::Running);
+                    barrier.start().unwrap();
+                    // A blocking call goes behind those under way.
+                    let mut most = [0];
+                    c.allreduce(&[c.rank()], &mut most, &Op::Max).unwrap();
+                    assert_eq!(most, [3]);
+                    assert!(sum.wait().unwrap().iter().all(|&x| x == 4 * step + 6));
+                    assert!(news.wait().unwrap().iter().all(|&x| x == 21));
+                    barrier.wait().unwrap();
+                }
+                assert_eq!(sum.into_buffer().unwrap().len(), n);
+            }
+            world.finalize().unwrap();
+        });
+    }
+}
+
+#[test]
+fn communicators_come_and_go_in_shared_memory() {
+    ranks_on(6, 3, |world| {
+        let c = world.comm();
+        for round in 0..12u32 {
+            let dup = c.dup().unwrap();
+            let part = c.split(Some(c.rank() % 2), 0).unwrap().unwrap();
+            let rows = c.split((c.rank() < 5).then_some(0), -(c.rank() as i32)).unwrap();
+            for n in [1usize, 900, 30_000] {
+                let mut got = vec![0u64; n];
+                dup.allreduce(&vec![u64::from(c.rank() + round); n], &mut got, &Op::Sum).unwrap();
+                assert!(got.iter().all(|&x| x == u64::from(15 + 6 * round)));
+                part.allreduce(&vec![u64::from(c.rank()); n], &mut got, &Op::Sum).unwrap();
+                assert!(got.iter().all(|&x| x == if c.rank() % 2 == 0 { 6 } else { 9 }));
+                if let Some(rows) = &rows {
+                    let mut all = vec![0u64; 5 * n];
+                    rows.allgather(&vec![u64::from(c.rank()); n], &mut all).unwrap();
+                    assert!(all.iter().enumerate().all(|(i, &x)| x == 4 - (i / n) as u64));
+                }
+            }
+        }
+        world.finalize().unwrap();
     });
 }

@@ -2,7 +2,7 @@
 //! into its callers, so that one compiled for wider vectors ([`super::vector`]) gets them.
 #![allow(unsafe_code, reason = "operands are windows of memory that other processes may write")]
 
-use super::elem::{BLOCK, Bits, Brain, Elem, Half};
+use super::elem::{self, BLOCK, Bits, Brain, Elem, Fold, Half};
 use super::{DataType, Op};
 
 /// What one call works on.
@@ -26,32 +26,41 @@ impl HalfKind for Portable {
     type Half = Half;
 }
 
-/// `out[i] = f(f(s0[i], s1[i]), s2[i]) …`.
+/// The element at byte `at`.
+///
+/// # Safety
+/// As [`fold`], with the element inside.
+#[inline(always)]
+unsafe fn one<T: Elem, F: Fold<T>>(job: &Job<'_>, at: usize) {
+    // SAFETY: the caller's promise; unaligned access needs no more.
+    unsafe {
+        let mut a = job.sources[0].add(at).cast::<T::Raw>().read_unaligned();
+        let mut k = 1;
+        while k < job.sources.len() {
+            let b = job.sources[k].add(at).cast::<T::Raw>().read_unaligned();
+            a = F::apply(T::widen(a), T::widen(b)).narrow();
+            k += 1;
+        }
+        job.out.add(at).cast::<T::Raw>().write_unaligned(a);
+    }
+}
+
+/// `out[i] = F(F(s0[i], s1[i]), s2[i]) …`.
 ///
 /// # Safety
 /// `out` is writable and each source readable for `len` bytes, a multiple of the element size. A source is `out`
 /// itself or does not overlap it.
 #[inline(always)]
-unsafe fn fold<T: Elem>(job: &Job<'_>, f: impl Fn(T, T) -> T) {
+unsafe fn fold<T: Elem, F: Fold<T>>(job: &Job<'_>) {
     let Job { out, sources, len, stream } = *job;
     let size = size_of::<T::Raw>();
     let mut at = 0;
-    let one = |at: usize| {
-        // SAFETY: `at + size <= len` where this is called; unaligned access needs no more.
-        unsafe {
-            let read = |s: *const u8| T::widen(s.add(at).cast::<T::Raw>().read_unaligned());
-            let mut a = read(sources[0]);
-            for &s in &sources[1..] {
-                a = T::widen(f(a, read(s)).narrow());
-            }
-            out.add(at).cast::<T::Raw>().write_unaligned(a.narrow());
-        }
-    };
     let head = out.align_offset(64);
     let stream = stream && head.is_multiple_of(size) && len > head + BLOCK;
     if stream {
         while at < head {
-            one(at);
+            // SAFETY: inside, as the caller promises.
+            unsafe { one::<T, F>(job, at) };
             at += size;
         }
     }
@@ -59,9 +68,11 @@ unsafe fn fold<T: Elem>(job: &Job<'_>, f: impl Fn(T, T) -> T) {
         // SAFETY: a whole block is left.
         unsafe {
             let mut a = sources[0].add(at).cast::<T::Block>().read_unaligned();
-            for &s in &sources[1..] {
-                let b = s.add(at).cast::<T::Block>().read_unaligned();
-                T::each(&mut a, &b, &f);
+            let mut k = 1;
+            while k < sources.len() {
+                let b = sources[k].add(at).cast::<T::Block>().read_unaligned();
+                T::each::<F>(&mut a, &b);
+                k += 1;
             }
             if stream {
                 super::vector::store_past_caches(bytemuck::bytes_of(&a), out.add(at));
@@ -72,7 +83,8 @@ unsafe fn fold<T: Elem>(job: &Job<'_>, f: impl Fn(T, T) -> T) {
         at += BLOCK;
     }
     while at < len {
-        one(at);
+        // SAFETY: a whole element is left.
+        unsafe { one::<T, F>(job, at) };
         at += size;
     }
     if stream {
@@ -84,17 +96,16 @@ unsafe fn fold<T: Elem>(job: &Job<'_>, f: impl Fn(T, T) -> T) {
 /// As [`fold`].
 #[inline(always)]
 unsafe fn arithmetic<T: Elem>(op: Op, job: &Job<'_>) -> bool {
-    let truth = T::from_truth;
     // SAFETY: the caller's promise.
     unsafe {
         match op {
-            Op::Sum => fold::<T>(job, T::sum),
-            Op::Product => fold::<T>(job, T::product),
-            Op::Min => fold::<T>(job, T::min),
-            Op::Max => fold::<T>(job, T::max),
-            Op::LogicalAnd => fold::<T>(job, |a, b| truth(a.truth() & b.truth())),
-            Op::LogicalOr => fold::<T>(job, |a, b| truth(a.truth() | b.truth())),
-            Op::LogicalXor => fold::<T>(job, |a, b| truth(a.truth() ^ b.truth())),
+            Op::Sum => fold::<T, elem::Sum>(job),
+            Op::Product => fold::<T, elem::Product>(job),
+            Op::Min => fold::<T, elem::Min>(job),
+            Op::Max => fold::<T, elem::Max>(job),
+            Op::LogicalAnd => fold::<T, elem::LogicalAnd>(job),
+            Op::LogicalOr => fold::<T, elem::LogicalOr>(job),
+            Op::LogicalXor => fold::<T, elem::LogicalXor>(job),
             Op::BitAnd | Op::BitOr | Op::BitXor => return false,
         }
     }
@@ -111,9 +122,9 @@ unsafe fn integer<T: Bits>(op: Op, job: &Job<'_>) {
             return;
         }
         match op {
-            Op::BitAnd => fold::<T>(job, T::and),
-            Op::BitOr => fold::<T>(job, T::or),
-            _ => fold::<T>(job, T::xor),
+            Op::BitAnd => fold::<T, elem::BitAnd>(job),
+            Op::BitOr => fold::<T, elem::BitOr>(job),
+            _ => fold::<T, elem::BitXor>(job),
         }
     }
 }

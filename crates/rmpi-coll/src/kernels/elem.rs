@@ -20,8 +20,38 @@ pub(super) trait Elem: Copy {
     fn max(self, b: Self) -> Self;
     fn truth(self) -> bool;
     fn from_truth(truth: bool) -> Self;
-    /// `a[i] = f(a[i], b[i])`.
-    fn each(a: &mut Self::Block, b: &Self::Block, f: impl Fn(Self, Self) -> Self);
+    /// `a[i] = F(a[i], b[i])`.
+    fn each<F: Fold<Self>>(a: &mut Self::Block, b: &Self::Block);
+}
+
+/// A binary operation as a type: closures and iterator adapters are calls of functions that may not be inlined
+/// into functions compiled for wider vectors, and everything here must be.
+pub(super) trait Fold<T> {
+    fn apply(a: T, b: T) -> T;
+}
+
+macro_rules! folds {
+    ($bound:ident: $($name:ident($a:ident, $b:ident) $body:expr;)*) => {$(
+        pub(super) struct $name;
+        impl<T: $bound> Fold<T> for $name {
+            #[inline(always)]
+            fn apply($a: T, $b: T) -> T { $body }
+        }
+    )*};
+}
+folds! { Elem:
+    Sum(a, b) a.sum(b);
+    Product(a, b) a.product(b);
+    Min(a, b) a.min(b);
+    Max(a, b) a.max(b);
+    LogicalAnd(a, b) T::from_truth(a.truth() & b.truth());
+    LogicalOr(a, b) T::from_truth(a.truth() | b.truth());
+    LogicalXor(a, b) T::from_truth(a.truth() ^ b.truth());
+}
+folds! { Bits:
+    BitAnd(a, b) a.and(b);
+    BitOr(a, b) a.or(b);
+    BitXor(a, b) a.xor(b);
 }
 
 pub(super) trait Bits: Elem {
@@ -36,9 +66,11 @@ macro_rules! block {
         type Raw = $raw;
         type Block = [$raw; BLOCK / size_of::<$raw>()];
         #[inline(always)]
-        fn each(a: &mut Self::Block, b: &Self::Block, f: impl Fn(Self, Self) -> Self) {
-            for (a, b) in a.iter_mut().zip(b) {
-                *a = f(Self::widen(*a), Self::widen(*b)).narrow();
+        fn each<F: Fold<Self>>(a: &mut Self::Block, b: &Self::Block) {
+            let mut i = 0;
+            while i < BLOCK / size_of::<$raw>() {
+                a[i] = F::apply(Self::widen(a[i]), Self::widen(b[i])).narrow();
+                i += 1;
             }
         }
     };
@@ -197,8 +229,8 @@ narrow! {
     type Raw = u16;
     type Block = [u16; BLOCK / 2];
     #[inline(always)]
-    fn each(a: &mut Self::Block, b: &Self::Block, f: impl Fn(Self, Self) -> Self) {
-        super::vector::each_half(a, b, |x, y| f(Self(x), Self(y)).0);
+    fn each<F: Fold<Self>>(a: &mut Self::Block, b: &Self::Block) {
+        super::vector::each_half::<F>(a, b);
     }
 }
 

@@ -6,7 +6,9 @@ use super::blocks::{self, Job, Portable};
 use super::{DataType, Op};
 
 #[cfg(target_arch = "x86_64")]
-use super::{blocks::HalfKind, elem::FastHalf};
+use super::blocks::HalfKind;
+#[cfg(target_arch = "x86_64")]
+use super::elem::{BLOCK, FastHalf, Fold};
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::{
     __m128i, __m256i, _MM_FROUND_TO_NEAREST_INT, _mm_loadu_si128, _mm_sfence, _mm_storeu_si128,
@@ -59,28 +61,32 @@ unsafe fn widest_loops(dtype: DataType, op: Op, job: &Job<'_>) {
 #[cfg(target_arch = "x86_64")]
 const LANES: usize = 8;
 
-/// `a[i] = f(a[i], b[i])` on binary16 by way of f32. Reached only through [`F16c`], that is, inlined into
+/// `a[i] = F(a[i], b[i])` on binary16 by way of f32. Reached only through [`F16c`], that is, inlined into
 /// functions compiled with the feature.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
-pub(super) fn each_half<const N: usize>(a: &mut [u16; N], b: &[u16; N], f: impl Fn(f32, f32) -> f32) {
-    for (a, b) in a.as_chunks_mut::<LANES>().0.iter_mut().zip(b.as_chunks::<LANES>().0) {
+pub(super) fn each_half<F: Fold<FastHalf>>(a: &mut [u16; BLOCK / 2], b: &[u16; BLOCK / 2]) {
+    let mut at = 0;
+    while at < BLOCK / 2 {
         let (mut x, mut y) = ([0.0f32; LANES], [0.0f32; LANES]);
         // SAFETY: the features avx2 and f16c were found before any function that uses `F16c` was entered; the
-        // unaligned loads and stores are of arrays of 8 elements.
+        // unaligned loads and stores are of 8 elements inside the arrays.
         unsafe {
-            let load = |h: &[u16; LANES]| _mm256_cvtph_ps(_mm_loadu_si128(h.as_ptr().cast::<__m128i>()));
-            _mm256_storeu_ps(x.as_mut_ptr(), load(a));
-            _mm256_storeu_ps(y.as_mut_ptr(), load(b));
+            let (p, q) = (a.as_ptr().add(at).cast::<__m128i>(), b.as_ptr().add(at).cast::<__m128i>());
+            _mm256_storeu_ps(x.as_mut_ptr(), _mm256_cvtph_ps(_mm_loadu_si128(p)));
+            _mm256_storeu_ps(y.as_mut_ptr(), _mm256_cvtph_ps(_mm_loadu_si128(q)));
         }
-        for (x, y) in x.iter_mut().zip(y) {
-            *x = f(*x, y);
+        let mut i = 0;
+        while i < LANES {
+            x[i] = F::apply(FastHalf(x[i]), FastHalf(y[i])).0;
+            i += 1;
         }
         // SAFETY: as above.
         unsafe {
             let packed = _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(_mm256_loadu_ps(x.as_ptr()));
-            _mm_storeu_si128(a.as_mut_ptr().cast::<__m128i>(), packed);
+            _mm_storeu_si128(a.as_mut_ptr().add(at).cast::<__m128i>(), packed);
         }
+        at += LANES;
     }
 }
 
@@ -92,12 +98,14 @@ pub(super) fn each_half<const N: usize>(a: &mut [u16; N], b: &[u16; N], f: impl 
 #[inline(always)]
 pub(super) unsafe fn store_past_caches(block: &[u8], out: *mut u8) {
     use std::arch::x86_64::{_mm256_loadu_si256, _mm256_stream_si256};
-    for (i, part) in block.as_chunks::<32>().0.iter().enumerate() {
-        // SAFETY: the caller's promise; `part` is 32 bytes long.
+    let mut at = 0;
+    while at + 32 <= block.len() {
+        // SAFETY: the caller's promise; 32 bytes of the block are left.
         unsafe {
-            let value = _mm256_loadu_si256(part.as_ptr().cast::<__m256i>());
-            _mm256_stream_si256(out.add(32 * i).cast::<__m256i>(), value);
+            let value = _mm256_loadu_si256(block.as_ptr().add(at).cast::<__m256i>());
+            _mm256_stream_si256(out.add(at).cast::<__m256i>(), value);
         }
+        at += 32;
     }
 }
 

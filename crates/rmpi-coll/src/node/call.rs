@@ -97,8 +97,8 @@ pub struct Call {
 /// The caller's memory.
 #[derive(Debug)]
 pub struct Buffers<'a> {
-    /// What this member contributes; `None`: it is in the output (broadcast's root, allreduce and allgather in
-    /// place).
+    /// What this member contributes; `None`: it is in the output (broadcast's root, reductions and allgather in
+    /// place; then reduce-scatter's result is where this member's block was).
     pub input: Option<&'a [u8]>,
     /// What it gets.
     pub output: &'a mut [u8],
@@ -183,8 +183,9 @@ impl Call {
         self.lens.longest()
     }
 
-    /// Whether the data goes in slots.
-    pub(super) fn is_small(&self, p: usize) -> bool {
+    /// Whether the data of `p` members goes in slots, not through rings.
+    #[must_use]
+    pub fn is_small(&self, p: usize) -> bool {
         match self.lay() {
             Lay::Whole => self.longest() <= SMALL,
             Lay::Blocks => self.lens.total(p) <= SMALL,
@@ -225,6 +226,15 @@ impl Call {
             (Some(input), _) => input,
             (None, Kind::Allgather) => &buffers.output[self.lens.range(me)],
             (None, _) => buffers.output,
+        }
+    }
+
+    /// Where this member's combined block goes in its output: in place, where it was.
+    pub(super) fn result_at(&self, me: usize, buffers: &Buffers<'_>) -> usize {
+        if self.kind == Kind::ReduceScatter && buffers.input.is_none() {
+            self.lens.range(me).start
+        } else {
+            0
         }
     }
 

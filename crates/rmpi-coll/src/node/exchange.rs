@@ -269,7 +269,8 @@ impl Exchange {
             let at = ring(cursor.starts[r].wrapping_add(taken * stride)) + column;
             group.blocks[r].source(at, part.len())
         };
-        let output = &mut buffers.output[part.clone()];
+        let at = call.result_at(me, buffers);
+        let output = &mut buffers.output[at + part.start..at + part.end];
         combine(call, members, from, output, part.len(), call.streams())?;
         self.taken += 1;
         Ok(part.len())

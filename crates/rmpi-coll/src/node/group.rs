@@ -45,6 +45,12 @@ impl<M: Memory> Group<M> {
         self.me
     }
 
+    /// The members' blocks.
+    #[must_use]
+    pub fn blocks(&self) -> &[M] {
+        &self.blocks
+    }
+
     pub(super) fn mine(&self) -> &M {
         &self.blocks[self.me]
     }

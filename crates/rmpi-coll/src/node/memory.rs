@@ -111,6 +111,16 @@ impl Window {
     }
 }
 
+impl From<rmpi_shm::Area> for Window {
+    fn from(area: rmpi_shm::Area) -> Self {
+        let (base, len) = (area.ptr(0, area.len()), area.len());
+        let base = base.map_or(std::ptr::dangling_mut(), std::ptr::NonNull::as_ptr);
+        // SAFETY: the area's own memory, mapped while it lives, page-aligned where the segment gives whole blocks
+        // (checked by `new`); no reference to it exists, by the crate's rule.
+        unsafe { Self::new(base, len, Arc::new(area)) }
+    }
+}
+
 /// Frees what [`Window::private`] allocated.
 struct Private(*mut u64, usize);
 // SAFETY: owns an allocation that nobody reaches through it.

@@ -9,6 +9,8 @@ mod claim;
 mod exchange;
 mod group;
 mod memory;
+#[cfg(all(test, loom))]
+mod models;
 mod pass;
 #[cfg(test)]
 mod tests;

@@ -168,7 +168,8 @@ impl Pass {
             _ => Source::OUTPUT,
         };
         let from = |r: usize| if r == me { own } else { group.blocks[r].small(self.n, of, offset, len) };
-        combine(call, members(call, me, p), from, &mut buffers.output[..], len, false)
+        let at = call.result_at(me, buffers);
+        combine(call, members(call, me, p), from, &mut buffers.output[at..], len, false)
     }
 
     fn copy_small<M: Memory>(&self, group: &Group<M>, call: &Call, buffers: &mut Buffers<'_>) {

@@ -89,7 +89,7 @@ fn case(n: usize, p: usize, words: usize, which: usize, random: &mut Random) -> 
         }))
         .collect();
     let total = ends[p];
-    let in_place = random.below(2) == 1 && kind == Kind::Allreduce;
+    let in_place = random.below(2) == 1;
     let sum = |members: std::ops::Range<usize>| fold(n, members, words, user);
     let own = |r: usize| Some(data(n, r, words));
     let all = |r: usize| Some(data(n, r, total));
@@ -126,6 +126,25 @@ fn case(n: usize, p: usize, words: usize, which: usize, random: &mut Random) -> 
         Kind::Scatter { .. } => {
             inputs = (0..p).map(|r| if r == root { all(r) } else { Some(vec![]) }).collect();
             (each(&|_| blank(words)), each(&|r| block(root, r)))
+        }
+        Kind::ReduceScatter if in_place => {
+            inputs.fill(None);
+            let result = fold(n, 0..p, total, user);
+            let merged = |r: usize| {
+                let mut all = data(n, r, total);
+                all[ends[r]..ends[r + 1]].copy_from_slice(&result[ends[r]..ends[r + 1]]);
+                all
+            };
+            (each(&|r| data(n, r, total)), each(&merged))
+        }
+        Kind::Allgather if in_place => {
+            inputs.fill(None);
+            let placed = |r: usize| {
+                let mut all = blank(total);
+                all[ends[r]..ends[r + 1]].copy_from_slice(&data(n, r, lens[r]));
+                all
+            };
+            (each(&placed), each(&|_| gathered()))
         }
         Kind::Allgather => {
             inputs = (0..p).map(|r| Some(data(n, r, lens[r]))).collect();

@@ -2,9 +2,11 @@
 //! the user names one. Pure, and a function of things all ranks know alike; never measured in a run.
 
 mod cost;
+mod level;
 mod overrides;
 
 pub use cost::{Costs, Layout, Link};
+pub use level::{Collective, Level, Sharing};
 pub use overrides::{OverrideError, Overrides};
 
 use crate::algo::{Allgather, Allreduce, Bcast, Gather, Named, Reduce, ReduceScatter, Scan, Scatter};
@@ -68,13 +70,15 @@ pub struct Selector {
     pub costs: Costs,
     /// What the user named.
     pub overrides: Overrides,
+    /// What memory the ranks share.
+    pub sharing: Sharing,
 }
 
 impl Selector {
     /// Chooses with the default costs and no overrides.
     #[must_use]
     pub fn new(layout: Layout) -> Self {
-        Self { layout, costs: Costs::default(), overrides: Overrides::default() }
+        Self { layout, costs: Costs::default(), overrides: Overrides::default(), sharing: Sharing::Nothing }
     }
 
     /// For a broadcast of `bytes`.

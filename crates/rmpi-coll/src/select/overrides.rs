@@ -1,5 +1,6 @@
-//! Algorithms that the user names, `RMPI_COLL_ALLREDUCE=ring`. The caller reads the environment.
+//! Algorithms that the user names, `RMPI_COLL_ALLREDUCE=ring`, or levels, `RMPI_COLL_ALLREDUCE=flat`. The caller reads the environment.
 
+use super::level::{Collective, Level};
 use crate::algo::{Allgather, Allreduce, Bcast, Gather, Named, Reduce, ReduceScatter, Scan, Scatter};
 
 /// Prefix of the variables.
@@ -24,6 +25,8 @@ pub struct Overrides {
     pub reduce_scatter: Option<ReduceScatter>,
     /// `RMPI_COLL_SCAN`, exclusive scans included.
     pub scan: Option<Scan>,
+    /// Levels named, by the collectives' order; a named algorithm means flat.
+    levels: [Option<Level>; Collective::ALL.len()],
 }
 
 /// A variable that cannot be followed.
@@ -51,7 +54,9 @@ pub enum OverrideError {
 
 impl Overrides {
     /// The variables there are.
-    pub const VARIABLES: [&'static str; 8] = [
+    pub const VARIABLES: [&'static str; 10] = [
+        "RMPI_COLL_BARRIER",
+        "RMPI_COLL_ALLTOALL",
         "RMPI_COLL_BCAST",
         "RMPI_COLL_REDUCE",
         "RMPI_COLL_ALLREDUCE",
@@ -67,7 +72,32 @@ impl Overrides {
     /// # Errors
     /// When there is no such variable or algorithm; the message lists those there are.
     pub fn set(&mut self, variable: &str, value: &str) -> Result<(), OverrideError> {
+        let name = variable.strip_prefix(PREFIX);
+        let at = Collective::ALL.iter().position(|c| Some(c.variable()) == name);
+        let level = Level::ALL.iter().find(|(n, _)| *n == value.trim()).map(|&(_, l)| l);
+        if let (Some(at), Some(_)) = (at, level) {
+            self.levels[at] = level;
+            return self.set_algorithm(variable, "auto");
+        }
+        self.set_algorithm(variable, value)?;
+        if let Some(at) = at {
+            self.levels[at] = (!is_auto(value)).then_some(Level::Flat);
+        }
+        Ok(())
+    }
+
+    /// Where a collective is to run, if the user said so.
+    #[must_use]
+    pub fn level(&self, collective: Collective) -> Option<Level> {
+        // Variants are numbered in the order of `ALL`.
+        self.levels[collective as usize]
+    }
+
+    fn set_algorithm(&mut self, variable: &str, value: &str) -> Result<(), OverrideError> {
         match variable.strip_prefix(PREFIX) {
+            Some("BARRIER" | "ALLTOALL") => {
+                named::<OnlyLevels>(variable, value)?;
+            }
             Some(Bcast::COLLECTIVE) => self.bcast = named(variable, value)?,
             Some(Reduce::COLLECTIVE) => self.reduce = named(variable, value)?,
             Some(Allreduce::COLLECTIVE) => self.allreduce = named(variable, value)?,
@@ -85,13 +115,29 @@ impl Overrides {
     }
 }
 
+/// Collectives with one algorithm only.
+#[derive(Clone, Copy)]
+struct OnlyLevels;
+impl Named for OnlyLevels {
+    const COLLECTIVE: &'static str = "";
+    const ALL: &'static [(&'static str, Self)] = &[];
+    fn name(self) -> &'static str {
+        ""
+    }
+}
+
+fn is_auto(value: &str) -> bool {
+    matches!(value.trim(), "" | "auto")
+}
+
 fn named<A: Named>(variable: &str, value: &str) -> Result<Option<A>, OverrideError> {
     let value = value.trim();
-    if value.is_empty() || value == "auto" {
+    if is_auto(value) {
         return Ok(None);
     }
     A::parse(value).map(Some).ok_or_else(|| {
-        let known: Vec<&str> = A::ALL.iter().map(|&(name, _)| name).collect();
+        let levels = Level::ALL.iter().map(|&(name, _)| name);
+        let known: Vec<&str> = levels.chain(A::ALL.iter().map(|&(name, _)| name)).collect();
         OverrideError::Algorithm {
             variable: variable.to_owned(),
             value: value.to_owned(),
@@ -121,5 +167,10 @@ mod tests {
         o.set("RMPI_COLL_SCAN", "").unwrap();
         assert_eq!(o.scan, None);
         assert!(o.set("RMPI_COLL_ALLTOALL", "ring").is_err());
+        o.set("RMPI_COLL_SCAN", "linear").unwrap();
+        assert_eq!(o.level(Collective::Scan), Some(Level::Flat));
+        o.set("RMPI_COLL_SCAN", "node").unwrap();
+        assert_eq!((o.scan, o.level(Collective::Scan)), (None, Some(Level::Node)));
+        assert!(Collective::ALL.into_iter().enumerate().all(|(i, c)| c as usize == i));
     }
 }

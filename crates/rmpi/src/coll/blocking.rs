@@ -1,7 +1,7 @@
 //! The blocking collectives. All members of the communicator must call them in the same order with matching
 //! arguments; where a call differs, it is an error on the ranks that notice and, soon after, on the others.
 
-use super::plans::length;
+use super::ask::{Ask, Shape, length};
 use crate::comm::Communicator;
 use crate::datatype::Datatype;
 use crate::error::Error;
@@ -17,7 +17,7 @@ impl Communicator {
     /// # Errors
     /// [`Error::PeerLost`], [`Error::Mismatched`], [`Error::GivenUp`].
     pub fn barrier(&self) -> Result<(), Error> {
-        self.run::<u8>(&self.plan_barrier()?, &[], &mut [])
+        self.carry::<u8>(&Ask::new::<u8>(Shape::Barrier), None, &mut [])
     }
 
     /// Copies the root's `data` to all ranks.
@@ -25,7 +25,7 @@ impl Communicator {
     /// # Errors
     /// As [`Communicator::barrier`].
     pub fn bcast<T: Datatype>(&self, data: &mut [T], root: u32) -> Result<(), Error> {
-        self.run(&self.plan_bcast::<T>(data.len(), root)?, &[], data)
+        self.carry(&Ask::new::<T>(Shape::Bcast { count: data.len(), root }), None, data)
     }
 
     /// Combines everybody's `data` into the root's `result`; elsewhere `result` may be empty and is left
@@ -40,13 +40,13 @@ impl Communicator {
         op: &impl Reduction<T>,
         root: u32,
     ) -> Result<(), Error> {
-        let plan = self.plan_reduce(data.len(), op, root)?;
+        let ask = Ask::reducing::<T>(Shape::Reduce { count: data.len(), root }, op)?;
         if self.rank() == root {
             length("result", data.len(), result.len())?;
-            self.run(&plan, data, result)
+            self.carry(&ask, Some(data), result)
         } else {
-            // The schedule may use the output on its way; the caller's is not ours to write there.
-            self.run(&plan, data, &mut [])
+            // A schedule may use the output on its way; the caller's is not ours to write there.
+            self.carry(&ask, Some(data), &mut [])
         }
     }
 
@@ -62,7 +62,7 @@ impl Communicator {
         op: &impl Reduction<T>,
     ) -> Result<(), Error> {
         length("result", data.len(), result.len())?;
-        self.run(&self.plan_allreduce(data.len(), op, false)?, data, result)
+        self.carry(&Ask::allreduce::<T>(data.len(), op, false)?, Some(data), result)
     }
 
     /// The same with the result in the place of the data.
@@ -74,7 +74,7 @@ impl Communicator {
         data: &mut [T],
         op: &impl Reduction<T>,
     ) -> Result<(), Error> {
-        self.run(&self.plan_allreduce(data.len(), op, true)?, &[], data)
+        self.carry(&Ask::allreduce::<T>(data.len(), op, true)?, None, data)
     }
 
     /// Collects everybody's `data`, equally long, in the root's `all`, in rank order; elsewhere `all` may be
@@ -83,12 +83,12 @@ impl Communicator {
     /// # Errors
     /// As [`Communicator::barrier`], and [`Error::Length`].
     pub fn gather<T: Datatype>(&self, data: &[T], all: &mut [T], root: u32) -> Result<(), Error> {
-        let plan = self.plan_gather::<T>(data.len(), root)?;
+        let ask = Ask::new::<T>(Shape::Gather { each: data.len(), root });
         if self.rank() != root {
-            return self.run(&plan, data, &mut []);
+            return self.carry(&ask, Some(data), &mut []);
         }
         length("gathered buffer", data.len() * self.group.len(), all.len())?;
-        self.run(&plan, data, all)
+        self.carry(&ask, Some(data), all)
     }
 
     /// Collects everybody's `data` of any length in the root's `all`, in rank order; `counts` are the lengths,
@@ -103,13 +103,14 @@ impl Communicator {
         counts: &[usize],
         root: u32,
     ) -> Result<(), Error> {
-        let plan = self.plan_gatherv::<T>(data.len(), counts, root)?;
+        let ask =
+            self.with_root_counts(Ask::new::<T>(Shape::Gatherv { mine: data.len(), root }), counts, root)?;
         if self.rank() != root {
-            return self.run(&plan, data, &mut []);
+            return self.carry(&ask, Some(data), &mut []);
         }
         length("gathered buffer", counts.iter().sum(), all.len())?;
         length("own block", counts[root as usize], data.len())?;
-        self.run(&plan, data, all)
+        self.carry(&ask, Some(data), all)
     }
 
     /// Deals the root's `all` to all ranks, `data.len()` elements to each in rank order; elsewhere `all` may
@@ -118,12 +119,12 @@ impl Communicator {
     /// # Errors
     /// As [`Communicator::gather`].
     pub fn scatter<T: Datatype>(&self, all: &[T], data: &mut [T], root: u32) -> Result<(), Error> {
-        let plan = self.plan_scatter::<T>(data.len(), root)?;
+        let ask = Ask::new::<T>(Shape::Scatter { each: data.len(), root });
         if self.rank() != root {
-            return self.run(&plan, &[], data);
+            return self.carry(&ask, Some(&[]), data);
         }
         length("scattered buffer", data.len() * self.group.len(), all.len())?;
-        self.run(&plan, all, data)
+        self.carry(&ask, Some(all), data)
     }
 
     /// Deals the root's `all` in blocks of `counts` elements, needed at the root only, to all ranks.
@@ -137,13 +138,14 @@ impl Communicator {
         data: &mut [T],
         root: u32,
     ) -> Result<(), Error> {
-        let plan = self.plan_scatterv::<T>(data.len(), counts, root)?;
+        let ask =
+            self.with_root_counts(Ask::new::<T>(Shape::Scatterv { mine: data.len(), root }), counts, root)?;
         if self.rank() != root {
-            return self.run(&plan, &[], data);
+            return self.carry(&ask, Some(&[]), data);
         }
         length("scattered buffer", counts.iter().sum(), all.len())?;
         length("own block", counts[root as usize], data.len())?;
-        self.run(&plan, all, data)
+        self.carry(&ask, Some(all), data)
     }
 
     /// Collects everybody's `data`, equally long, in everybody's `all`, in rank order.
@@ -151,7 +153,8 @@ impl Communicator {
     /// # Errors
     /// As [`Communicator::gather`].
     pub fn allgather<T: Datatype>(&self, data: &[T], all: &mut [T]) -> Result<(), Error> {
-        self.allgatherv(data, all, &vec![data.len(); self.group.len()])
+        length("gathered buffer", data.len() * self.group.len(), all.len())?;
+        self.carry(&Ask::new::<T>(Shape::Allgather { each: data.len() }), Some(data), all)
     }
 
     /// The same for blocks of any lengths, `counts`, known to all ranks.
@@ -159,10 +162,11 @@ impl Communicator {
     /// # Errors
     /// As [`Communicator::gather`].
     pub fn allgatherv<T: Datatype>(&self, data: &[T], all: &mut [T], counts: &[usize]) -> Result<(), Error> {
-        let plan = self.plan_allgather::<T>(counts)?;
+        length("list of counts", self.group.len(), counts.len())?;
+        let ask = Ask::new::<T>(Shape::Allgatherv).with_counts(counts, &[]);
         length("gathered buffer", counts.iter().sum(), all.len())?;
         length("own block", counts[self.rank() as usize], data.len())?;
-        self.run(&plan, data, all)
+        self.carry(&ask, Some(data), all)
     }
 
     /// Combines everybody's `data` and leaves each rank its block, of `counts[rank]` elements.
@@ -176,10 +180,10 @@ impl Communicator {
         counts: &[usize],
         op: &impl Reduction<T>,
     ) -> Result<(), Error> {
-        let plan = self.plan_reduce_scatter(counts, op)?;
+        let ask = self.reduce_scatter_ask(counts, op)?;
         length("data", counts.iter().sum(), data.len())?;
         length("block", counts[self.rank() as usize], block.len())?;
-        self.run(&plan, data, block)
+        self.carry(&ask, Some(data), block)
     }
 
     /// Gives the r-th block of `data` to rank r and collects what the ranks give in `all`, in rank order. All
@@ -191,7 +195,7 @@ impl Communicator {
         let each = data.len() / self.group.len();
         length("data", each * self.group.len(), data.len())?;
         length("gathered buffer", data.len(), all.len())?;
-        self.run(&self.plan_alltoall::<T>(each)?, data, all)
+        self.carry(&Ask::new::<T>(Shape::Alltoall { each }), Some(data), all)
     }
 
     /// The same for blocks of any lengths: `out[r]` elements go to rank r, `into[r]` come from it.
@@ -205,10 +209,12 @@ impl Communicator {
         all: &mut [T],
         into: &[usize],
     ) -> Result<(), Error> {
-        let plan = self.plan_alltoallv::<T>(out, into)?;
+        length("list of send counts", self.group.len(), out.len())?;
+        length("list of receive counts", self.group.len(), into.len())?;
+        let ask = Ask::new::<T>(Shape::Alltoallv).with_counts(out, into);
         length("data", out.iter().sum(), data.len())?;
         length("gathered buffer", into.iter().sum(), all.len())?;
-        self.run(&plan, data, all)
+        self.carry(&ask, Some(data), all)
     }
 
     /// Combines the `data` of the ranks up to and with this one into `result`, in rank order.
@@ -222,7 +228,7 @@ impl Communicator {
         op: &impl Reduction<T>,
     ) -> Result<(), Error> {
         length("result", data.len(), result.len())?;
-        self.run(&self.plan_scan(data.len(), op, true)?, data, result)
+        self.carry(&Ask::reducing::<T>(Shape::Scan { count: data.len() }, op)?, Some(data), result)
     }
 
     /// Combines the `data` of the ranks before this one into `result`, in rank order; rank 0's is left alone.
@@ -236,6 +242,6 @@ impl Communicator {
         op: &impl Reduction<T>,
     ) -> Result<(), Error> {
         length("result", data.len(), result.len())?;
-        self.run(&self.plan_scan(data.len(), op, false)?, data, result)
+        self.carry(&Ask::reducing::<T>(Shape::Exscan { count: data.len() }, op)?, Some(data), result)
     }
 }

@@ -12,6 +12,11 @@ const TAG_BITS: u32 = 20;
 /// Calls of one communicator that can be under way at once before tags repeat.
 const CALLS: u32 = 1 << (31 - TAG_BITS);
 
+/// The lowest tag of a call: giving up a call gives up those after it, but none before.
+pub(crate) fn first_tag(number: u32) -> i32 {
+    i32::try_from((number % CALLS) << TAG_BITS).unwrap_or(0)
+}
+
 /// One call of a collective on the engine.
 #[derive(Clone)]
 pub(crate) struct Wire {
@@ -58,9 +63,11 @@ impl Wire {
             .ok_or(Error::Internal("a schedule names a rank outside its group"))
     }
 
-    /// The lowest tag of the call: giving up a call gives up those after it, but none before.
-    pub(crate) fn first_tag(&self) -> i32 {
-        i32::try_from((self.number % CALLS) << TAG_BITS).unwrap_or(0)
+    /// Gives up the context from this call on and tells `group`.
+    pub(crate) fn give_up(&self, core: &mut Core, error: &Error, group: &Arc<[u32]>) {
+        if let Some(culprit) = error.culprit() {
+            core.revoke(self.context, first_tag(self.number), culprit, group);
+        }
     }
 
     fn tag(&self, tag: u32) -> Result<i32, Error> {

@@ -1,7 +1,7 @@
 //! The non-blocking collectives: they own their buffers and advance inside every wait and test. Members must
 //! start them in the same order as all other collectives of the communicator.
 
-use super::plans::length;
+use super::ask::{Ask, Shape, length};
 use crate::comm::Communicator;
 use crate::datatype::Datatype;
 use crate::error::Error;
@@ -17,7 +17,7 @@ impl Communicator {
     /// # Errors
     /// As [`Communicator::barrier`].
     pub fn ibarrier(&self) -> Result<Request<Vec<u8>>, Error> {
-        Ok(self.start(&self.plan_barrier()?, Vec::new(), Vec::new()))
+        self.launch(&Ask::new::<u8>(Shape::Barrier), None, Vec::new())
     }
 
     /// Starts a broadcast of the root's `data`; everybody gives a vector of its length.
@@ -25,7 +25,7 @@ impl Communicator {
     /// # Errors
     /// As [`Communicator::bcast`].
     pub fn ibcast<T: Datatype>(&self, data: Vec<T>, root: u32) -> Result<Request<Vec<T>>, Error> {
-        Ok(self.start(&self.plan_bcast::<T>(data.len(), root)?, Vec::new(), data))
+        self.launch(&Ask::new::<T>(Shape::Bcast { count: data.len(), root }), None, data)
     }
 
     /// Starts combining everybody's `data`; the request gives the root the result and the others an empty
@@ -39,9 +39,9 @@ impl Communicator {
         op: &impl Reduction<T>,
         root: u32,
     ) -> Result<Request<Vec<T>>, Error> {
-        let plan = self.plan_reduce(data.len(), op, root)?;
+        let ask = Ask::reducing::<T>(Shape::Reduce { count: data.len(), root }, op)?;
         let result = if self.rank() == root { vec![T::zeroed(); data.len()] } else { Vec::new() };
-        Ok(self.start(&plan, data, result))
+        self.launch(&ask, Some(data), result)
     }
 
     /// Starts combining everybody's `data`; the request gives it back with the result in its place.
@@ -53,7 +53,7 @@ impl Communicator {
         data: Vec<T>,
         op: &impl Reduction<T>,
     ) -> Result<Request<Vec<T>>, Error> {
-        Ok(self.start(&self.plan_allreduce(data.len(), op, true)?, Vec::new(), data))
+        self.launch(&Ask::allreduce::<T>(data.len(), op, true)?, None, data)
     }
 
     /// Starts collecting everybody's `data`, equally long, at the root; the others get an empty vector.
@@ -61,9 +61,9 @@ impl Communicator {
     /// # Errors
     /// As [`Communicator::gather`].
     pub fn igather<T: Datatype>(&self, data: Vec<T>, root: u32) -> Result<Request<Vec<T>>, Error> {
-        let plan = self.plan_gather::<T>(data.len(), root)?;
+        let ask = Ask::new::<T>(Shape::Gather { each: data.len(), root });
         let len = if self.rank() == root { data.len() * self.group.len() } else { 0 };
-        Ok(self.start(&plan, data, vec![T::zeroed(); len]))
+        self.launch(&ask, Some(data), vec![T::zeroed(); len])
     }
 
     /// Starts dealing the root's `all`, `each` elements to every rank; the others give an empty vector.
@@ -79,7 +79,7 @@ impl Communicator {
         if self.rank() == root {
             length("scattered buffer", each * self.group.len(), all.len())?;
         }
-        Ok(self.start(&self.plan_scatter::<T>(each, root)?, all, vec![T::zeroed(); each]))
+        self.launch(&Ask::new::<T>(Shape::Scatter { each, root }), Some(all), vec![T::zeroed(); each])
     }
 
     /// Starts collecting everybody's `data`, equally long, at every rank.
@@ -87,9 +87,9 @@ impl Communicator {
     /// # Errors
     /// As [`Communicator::allgather`].
     pub fn iallgather<T: Datatype>(&self, data: Vec<T>) -> Result<Request<Vec<T>>, Error> {
-        let plan = self.plan_allgather::<T>(&vec![data.len(); self.group.len()])?;
+        let ask = Ask::new::<T>(Shape::Allgather { each: data.len() });
         let all = vec![T::zeroed(); data.len() * self.group.len()];
-        Ok(self.start(&plan, data, all))
+        self.launch(&ask, Some(data), all)
     }
 
     /// Starts combining everybody's `data`; each rank gets its block, of `counts[rank]` elements.
@@ -102,10 +102,10 @@ impl Communicator {
         counts: &[usize],
         op: &impl Reduction<T>,
     ) -> Result<Request<Vec<T>>, Error> {
-        let plan = self.plan_reduce_scatter(counts, op)?;
+        let ask = self.reduce_scatter_ask(counts, op)?;
         length("data", counts.iter().sum(), data.len())?;
         let block = vec![T::zeroed(); counts[self.rank() as usize]];
-        Ok(self.start(&plan, data, block))
+        self.launch(&ask, Some(data), block)
     }
 
     /// Starts an exchange of equally long blocks.
@@ -116,7 +116,7 @@ impl Communicator {
         let each = data.len() / self.group.len();
         length("data", each * self.group.len(), data.len())?;
         let all = vec![T::zeroed(); data.len()];
-        Ok(self.start(&self.plan_alltoall::<T>(each)?, data, all))
+        self.launch(&Ask::new::<T>(Shape::Alltoall { each }), Some(data), all)
     }
 
     /// Starts a prefix reduction up to and with this rank.
@@ -125,6 +125,6 @@ impl Communicator {
     /// As [`Communicator::scan`].
     pub fn iscan<T: Datatype>(&self, data: Vec<T>, op: &impl Reduction<T>) -> Result<Request<Vec<T>>, Error> {
         let result = vec![T::zeroed(); data.len()];
-        Ok(self.start(&self.plan_scan(data.len(), op, true)?, data, result))
+        self.launch(&Ask::reducing::<T>(Shape::Scan { count: data.len() }, op)?, Some(data), result)
     }
 }

@@ -1,44 +1,96 @@
-//! Running plans: on borrowed buffers until they are done, or as tasks on owned ones.
+//! Carrying calls out: on borrowed buffers until they are done, or as tasks on owned ones; in shared memory, over
+//! messages, or in two levels.
 //!
 //! A collective that fails gives up the communicator's collective context and tells the other members, so that
 //! a failure seen by one rank's neighbours ends the call everywhere.
 
-use super::fabric::{Bench, Flying, Wire};
-use super::plans::Plan;
+use super::ask::Ask;
+use super::fabric::{Bench, Flying, Wire, first_tag};
+use super::node::{Node, Place, Step};
 use crate::comm::Communicator;
 use crate::datatype::Datatype;
 use crate::error::Error;
 use crate::p2p::Status;
 use crate::request::Request;
-use rmpi_coll::{Progress, Run};
+use rmpi_coll::node::{Buffers, Call, Pass};
+use rmpi_coll::select::Level;
+use rmpi_coll::{Progress, Run, Schedule};
 use rmpi_core::{Arena, Core, Fault, Finished, Memory, Task};
 use std::any::Any;
-use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 
 /// Kept pieces of scratch memory.
 const MAX_SCRATCH: usize = 4;
+/// Kept schedules of a communicator, and the most steps of one that is kept.
+const MAX_PLANS: usize = 64;
 
-impl Wire {
-    fn give_up(&self, core: &mut Core, error: &Error) {
-        if let Some(culprit) = error.culprit() {
-            core.revoke(self.context, self.first_tag(), culprit, &self.group);
-        }
-    }
+/// Which ranks of a communicator a schedule is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Scope {
+    All,
+    /// One of each node.
+    Leaders,
+    /// Those with this one's number on their nodes.
+    Peers,
 }
 
 impl Communicator {
-    fn wire(&self, plan: &Plan) -> Wire {
-        let context = self.context + 1;
-        let mut calls = self.inner.calls.lock().unwrap_or_else(PoisonError::into_inner);
-        let call = calls.entry(context).or_insert(0);
-        let number = *call;
-        *call = call.wrapping_add(1);
-        let (call, check, reducer) = (plan.call, plan.check, plan.reducer.clone());
-        Wire { call, group: self.group.clone(), context, number, check, reducer }
+    /// Gives up the collectives of this communicator from the next call on.
+    pub(crate) fn give_up(&self, core: &mut Core, error: &Error) {
+        if let Some(culprit) = error.culprit() {
+            // A call in two levels has drawn its number already; others give up one more call, which is over.
+            let number = self.shared.calls.load(Ordering::Relaxed).wrapping_sub(1);
+            core.revoke(self.context + 1, first_tag(number), culprit, &self.group);
+        }
+    }
+
+    /// A number for the next call over messages; all members draw alike.
+    pub(crate) fn draw(&self) -> u32 {
+        self.shared.calls.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(crate) fn wire(&self, ask: &Ask<'_>, scope: Scope, group: &Arc<[u32]>, number: u32) -> Wire {
+        // Ranks that go about it in different ways must notice.
+        let way = match scope {
+            Scope::All => 0,
+            Scope::Leaders => 0x5500,
+            Scope::Peers => 0xaa00,
+        };
+        let (call, check, reducer) = (ask.name(), ask.check() ^ way, ask.reducer.clone());
+        Wire { call, group: group.clone(), context: self.context + 1, number, check, reducer }
+    }
+
+    /// The schedule that `make` makes, or a kept one.
+    pub(crate) fn planned(
+        &self,
+        ask: &Ask<'_>,
+        scope: Scope,
+        make: impl FnOnce() -> Result<Schedule, Error>,
+    ) -> Result<Arc<Schedule>, Error> {
+        let Some(key) = ask.key() else { return Ok(Arc::new(make()?)) };
+        let mut plans = self.shared.plans.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(plan) = plans.get(&(key, scope)) {
+            return Ok(plan.clone());
+        }
+        let plan = Arc::new(make()?);
+        if plans.len() >= MAX_PLANS {
+            plans.clear();
+        }
+        plans.insert((key, scope), plan.clone());
+        Ok(plan)
+    }
+
+    /// Makes what a call needs that can be made before.
+    pub(crate) fn prepare(&self, ask: &Ask<'_>) -> Result<(), Error> {
+        match self.selector.level(ask.collective(), ask.commutes) {
+            Level::Node => ask.in_memory(self.group.len()).map(drop),
+            _ => self.planned(ask, Scope::All, || ask.schedule(self)).map(drop),
+        }
     }
 
     /// Words for `bytes` of scratch memory, contents arbitrary.
-    fn scratch(&self, bytes: usize) -> Vec<u64> {
+    pub(crate) fn scratch(&self, bytes: usize) -> Vec<u64> {
         let words = bytes.div_ceil(8);
         if words == 0 {
             return Vec::new();
@@ -51,7 +103,7 @@ impl Communicator {
         }
     }
 
-    fn keep_scratch(&self, scratch: Vec<u64>) {
+    pub(crate) fn keep_scratch(&self, scratch: Vec<u64>) {
         let mut kept = self.inner.scratch.lock().unwrap_or_else(PoisonError::into_inner);
         if scratch.is_empty() {
             return;
@@ -63,17 +115,52 @@ impl Communicator {
         kept.push(scratch);
     }
 
-    /// Runs a plan to its end.
-    pub(crate) fn run<T: Datatype>(&self, plan: &Plan, input: &[T], output: &mut [T]) -> Result<(), Error> {
-        let wire = self.wire(plan);
-        let mut scratch = self.scratch(plan.schedule.scratch_len());
-        let reads: [&[u8]; 1] = [bytemuck::cast_slice(input)];
-        let mut writes: [&mut [u8]; 2] =
-            [bytemuck::cast_slice_mut(output), bytemuck::cast_slice_mut(&mut scratch)];
+    /// Carries a call out to its end. Without `input` the contribution is in `output`.
+    pub(crate) fn carry<T: Datatype>(
+        &self,
+        ask: &Ask<'_>,
+        input: Option<&[T]>,
+        output: &mut [T],
+    ) -> Result<(), Error> {
+        let level = self.selector.level(ask.collective(), ask.commutes);
+        if self.inner.explains {
+            self.tell(ask);
+        }
+        let mut buffers =
+            Buffers { input: input.map(bytemuck::cast_slice), output: bytemuck::cast_slice_mut(output) };
+        match (level, &self.shared.node) {
+            (Level::Node, Some(node)) => {
+                if let Some(call) = ask.in_memory(self.group.len())? {
+                    return self.in_memory(node, ask.name(), &call, &mut buffers);
+                }
+            }
+            (Level::TwoLevel, _) => {
+                if let Some(levels) = &self.shared.levels {
+                    return self.in_two_levels(levels, ask, &mut buffers);
+                }
+            }
+            _ => {}
+        }
+        let schedule = self.planned(ask, Scope::All, || ask.schedule(self))?;
+        let wire = self.wire(ask, Scope::All, &self.group, self.draw());
+        self.over_messages(&wire, schedule, buffers.input.unwrap_or(&[]), buffers.output)
+    }
+
+    /// Runs a schedule to its end.
+    pub(crate) fn over_messages(
+        &self,
+        wire: &Wire,
+        schedule: Arc<Schedule>,
+        input: &[u8],
+        output: &mut [u8],
+    ) -> Result<(), Error> {
+        let mut scratch = self.scratch(schedule.scratch_len());
+        let reads: [&[u8]; 1] = [input];
+        let mut writes: [&mut [u8]; 2] = [output, bytemuck::cast_slice_mut(&mut scratch)];
         let engine = &self.inner.engine;
-        let mut run: Run<Flying> = Run::new(plan.schedule.clone());
+        let mut run: Run<Flying> = Run::new(schedule);
         let result = engine.lend(&reads, &mut writes, |arena| {
-            engine.block(|core| match run.advance(&mut Bench { wire: &wire, core, arena: &mut *arena }) {
+            engine.block(|core| match run.advance(&mut Bench { wire, core, arena: &mut *arena }) {
                 Ok(Progress::Pending) => None,
                 Ok(Progress::Done) => Some(Ok(())),
                 Err(e) => Some(Err(e)),
@@ -81,47 +168,122 @@ impl Communicator {
         });
         match &result {
             Ok(()) => self.keep_scratch(scratch),
-            Err(e) => engine.with(|core| wire.give_up(core, e)),
+            Err(e) => engine.with(|core| wire.give_up(core, e, &self.group)),
         }
         result
     }
 
-    /// Starts a plan; the request gives `output` back.
-    pub(crate) fn start<T: Datatype>(&self, plan: &Plan, input: Vec<T>, output: Vec<T>) -> Request<Vec<T>> {
-        let scratch = self.scratch(plan.schedule.scratch_len());
-        let memories: Vec<Box<dyn Memory>> = vec![Box::new(input), Box::new(output), Box::new(scratch)];
-        let task = Collective {
-            wire: self.wire(plan),
-            run: Run::new(plan.schedule.clone()),
-            arena: Arena::owned(memories),
-            error: None,
+    /// Starts a call; the request gives `output` back. In two levels only blocking calls go.
+    pub(crate) fn launch<T: Datatype>(
+        &self,
+        ask: &Ask<'_>,
+        input: Option<Vec<T>>,
+        output: Vec<T>,
+    ) -> Result<Request<Vec<T>>, Error> {
+        if self.inner.explains {
+            self.tell(ask);
+        }
+        let level = self.selector.level(ask.collective(), ask.commutes);
+        let call = match (level, &self.shared.node) {
+            (Level::Node, Some(node)) => ask.in_memory(self.group.len())?.map(|c| (node.begin(), c)),
+            _ => None,
+        };
+        let task: Box<dyn Task> = match call {
+            Some((pass, call)) => Box::new(InMemory {
+                comm: self.clone(),
+                pass,
+                call,
+                name: ask.name(),
+                input: input.map(|i| Box::new(i) as Box<dyn Memory>),
+                output: Box::new(output),
+                error: None,
+            }),
+            None => {
+                let schedule = self.planned(ask, Scope::All, || ask.schedule(self))?;
+                let scratch = self.scratch(schedule.scratch_len());
+                let input = input.unwrap_or_default();
+                let memories: Vec<Box<dyn Memory>> =
+                    vec![Box::new(input), Box::new(output), Box::new(scratch)];
+                Box::new(OverMessages {
+                    wire: self.wire(ask, Scope::All, &self.group, self.draw()),
+                    group: self.group.clone(),
+                    run: Run::new(schedule),
+                    arena: Arena::owned(memories),
+                    error: None,
+                })
+            }
         };
         let op = self.inner.engine.with(|core| {
-            let op = core.spawn(Box::new(task));
+            let op = core.spawn(task);
             core.progress();
             op
         });
-        Request::new(self, op, finished::<T>)
+        Ok(Request::new(self, op, finished::<T>))
     }
 }
 
-/// A non-blocking collective.
-struct Collective {
+/// A non-blocking collective in shared memory.
+struct InMemory {
+    comm: Communicator,
+    pass: Pass,
+    call: Call,
+    name: &'static str,
+    input: Option<Box<dyn Memory>>,
+    output: Box<dyn Memory>,
+    error: Option<Error>,
+}
+
+impl InMemory {
+    fn look(&mut self, core: &mut Core) -> Result<Step, Error> {
+        let lost = Error::Internal("a communicator lost its node");
+        let node: &Node = self.comm.shared.node.as_ref().ok_or(lost)?;
+        let input = self.input.as_mut().map(|i| &*i.bytes());
+        let mut buffers = Buffers { input, output: self.output.bytes() };
+        let place = Place { call: self.name, context: self.comm.context + 1, group: &self.comm.group };
+        node.look_in(core, &mut self.pass, &self.call, &mut buffers, &place)
+    }
+}
+
+impl Task for InMemory {
+    fn poll(&mut self, core: &mut Core) -> Option<Result<(), Fault>> {
+        match self.look(core) {
+            Ok(Step::Done) => Some(Ok(())),
+            Ok(Step::Moves | Step::Waits) => None,
+            Err(e) => {
+                self.comm.give_up(core, &e);
+                self.error = Some(e);
+                Some(Ok(()))
+            }
+        }
+    }
+
+    fn polled_each_round(&self) -> bool {
+        true
+    }
+
+    fn into_any(self: Box<Self>) -> Box<dyn Any + Send> {
+        self
+    }
+}
+
+/// A non-blocking collective over messages.
+struct OverMessages {
     wire: Wire,
+    group: Arc<[u32]>,
     run: Run<Flying>,
     arena: Arena<'static>,
     error: Option<Error>,
 }
 
-impl Task for Collective {
+impl Task for OverMessages {
     fn poll(&mut self, core: &mut Core) -> Option<Result<(), Fault>> {
-        let Self { wire, run, arena, error } = self;
+        let Self { wire, group, run, arena, error } = self;
         match run.advance(&mut Bench { wire, core, arena }) {
             Ok(Progress::Pending) => None,
             Ok(Progress::Done) => Some(Ok(())),
             Err(e) => {
                 arena.abandon(core);
-                wire.give_up(core, &e);
+                wire.give_up(core, &e, group);
                 *error = Some(e);
                 Some(Ok(()))
             }
@@ -140,15 +302,24 @@ fn finished<T: Datatype>(
 ) -> Result<(Vec<T>, Status), Error> {
     const LOST: Error = Error::Internal("a collective lost its buffers");
     result.map_err(Error::message)?;
-    let task = task.ok_or(LOST)?.into_any().downcast::<Collective>().map_err(|_| LOST)?;
-    if let Some(e) = task.error {
-        return Err(e);
-    }
-    let mut memories = task.arena.into_memories().ok_or(LOST)?;
-    let (scratch, output) = (memories.pop().ok_or(LOST)?, memories.pop().ok_or(LOST)?);
-    if let Ok(scratch) = scratch.into_any().downcast::<Vec<u64>>() {
-        comm.keep_scratch(*scratch);
-    }
+    let output = match task.ok_or(LOST)?.into_any().downcast::<InMemory>() {
+        Ok(task) => match task.error {
+            Some(e) => return Err(e),
+            None => task.output,
+        },
+        Err(other) => {
+            let task = other.downcast::<OverMessages>().map_err(|_| LOST)?;
+            if let Some(e) = task.error {
+                return Err(e);
+            }
+            let mut memories = task.arena.into_memories().ok_or(LOST)?;
+            let (scratch, output) = (memories.pop().ok_or(LOST)?, memories.pop().ok_or(LOST)?);
+            if let Ok(scratch) = scratch.into_any().downcast::<Vec<u64>>() {
+                comm.keep_scratch(*scratch);
+            }
+            output
+        }
+    };
     let output = *output.into_any().downcast::<Vec<T>>().map_err(|_| LOST)?;
     let status = Status { source: comm.rank(), tag: 0, bytes: size_of_val(&output[..]) as u64 };
     Ok((output, status))

@@ -16,7 +16,12 @@ use std::time::Duration;
 
 /// Boot block and listeners of `n` ranks, two a node, node k at 127.0.0.(2+k).
 pub fn wire_up(n: u32) -> (Vec<u8>, Vec<TcpListener>) {
-    wire_up_as(n, DataPlane::default())
+    wire_up_on(n, 2)
+}
+
+/// The same with `each` ranks a node.
+pub fn wire_up_on(n: u32, each: u32) -> (Vec<u8>, Vec<TcpListener>) {
+    wire_up_with(n, each, DataPlane::default())
 }
 
 /// The private half of `rank`'s key pair.
@@ -24,13 +29,17 @@ pub fn secret(rank: u32) -> [u8; 32] {
     [rank as u8 + 1; 32]
 }
 
-/// The same with another data plane; ranks of an encrypted one have the keys of [`secret`].
+/// Two ranks a node with another data plane; ranks of an encrypted one have the keys of [`secret`].
 pub fn wire_up_as(n: u32, data: DataPlane) -> (Vec<u8>, Vec<TcpListener>) {
-    let nodes = n.div_ceil(2);
+    wire_up_with(n, 2, data)
+}
+
+fn wire_up_with(n: u32, each: u32, data: DataPlane) -> (Vec<u8>, Vec<TcpListener>) {
+    let nodes = n.div_ceil(each);
     let mut listeners = Vec::new();
     let blocks = (0..nodes).map(|node| {
         let ip = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2 + u8::try_from(node % 200).unwrap()));
-        let ranks = (2 * node..(2 * node + 2).min(n)).map(|rank| {
+        let ranks = (each * node..(each * (node + 1)).min(n)).map(|rank| {
             let listener = TcpListener::bind((ip, 0)).unwrap();
             let port = listener.local_addr().unwrap().port();
             listeners.push(listener);
@@ -69,14 +78,21 @@ pub fn wire_up_as(n: u32, data: DataPlane) -> (Vec<u8>, Vec<TcpListener>) {
     (rmpi_wire::boot::build(&launch, &table).unwrap(), listeners)
 }
 
-/// The worlds of `n` ranks; those of a node share memory.
+/// The worlds of `n` ranks, two a node; those of a node share memory.
 pub fn worlds(n: u32) -> Vec<World> {
-    let (boot, listeners) = wire_up(n);
+    worlds_on(n, 2)
+}
+
+/// The same with `each` ranks a node.
+pub fn worlds_on(n: u32, each: u32) -> Vec<World> {
+    let (boot, listeners) = wire_up_on(n, each);
     let boot: Arc<[u8]> = boot.into();
-    let nodes: Vec<Vec<u32>> = (0..n.div_ceil(2)).map(|k| (2 * k..(2 * k + 2).min(n)).collect()).collect();
+    let nodes: Vec<Vec<u32>> =
+        (0..n.div_ceil(each)).map(|k| (each * k..(each * (k + 1)).min(n)).collect()).collect();
     let segments: Vec<OwnedFd> = nodes.iter().map(|ranks| rmpi_shm::create(ranks).unwrap()).collect();
     let world = |(rank, listener): (u32, TcpListener)| {
-        let segment = (rank / 2 * 2 + 1 < n).then(|| segments[rank as usize / 2].try_clone().unwrap());
+        let node = (rank / each) as usize;
+        let segment = (nodes[node].len() > 1).then(|| segments[node].try_clone().unwrap());
         World::with_wiring(Wiring { segment, ..Wiring::new(rank, boot.clone(), listener) }).unwrap()
     };
     (0..n).zip(listeners).map(world).collect()
@@ -84,9 +100,18 @@ pub fn worlds(n: u32) -> Vec<World> {
 
 /// Runs `f` as every rank on its own thread, within a minute; the results by rank.
 pub fn ranks<R: Send + 'static>(n: u32, f: impl Fn(World) -> R + Send + Sync + 'static) -> Vec<R> {
+    ranks_on(n, 2, f)
+}
+
+/// The same with `each` ranks a node.
+pub fn ranks_on<R: Send + 'static>(
+    n: u32,
+    each: u32,
+    f: impl Fn(World) -> R + Send + Sync + 'static,
+) -> Vec<R> {
     let f = Arc::new(f);
     let (tx, rx) = mpsc::channel();
-    for world in worlds(n) {
+    for world in worlds_on(n, each) {
         let (f, tx) = (f.clone(), tx.clone());
         std::thread::spawn(move || {
             let rank = world.rank();

@@ -1,0 +1,189 @@
+//! Where a collective runs: all ranks alike over messages, in the memory that a node's ranks share, or in two
+//! levels, inside the nodes and between them.
+
+use std::fmt;
+
+/// A collective, for choices and variables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum Collective {
+    Barrier,
+    Bcast,
+    Reduce,
+    Allreduce,
+    Gather,
+    Scatter,
+    Allgather,
+    ReduceScatter,
+    Alltoall,
+    Scan,
+}
+
+impl Collective {
+    /// All, in the order of documentation.
+    pub const ALL: [Self; 10] = [
+        Self::Barrier,
+        Self::Bcast,
+        Self::Reduce,
+        Self::Allreduce,
+        Self::Gather,
+        Self::Scatter,
+        Self::Allgather,
+        Self::ReduceScatter,
+        Self::Alltoall,
+        Self::Scan,
+    ];
+
+    /// As in `RMPI_COLL_ALLREDUCE`.
+    #[must_use]
+    pub fn variable(self) -> &'static str {
+        match self {
+            Self::Barrier => "BARRIER",
+            Self::Bcast => "BCAST",
+            Self::Reduce => "REDUCE",
+            Self::Allreduce => "ALLREDUCE",
+            Self::Gather => "GATHER",
+            Self::Scatter => "SCATTER",
+            Self::Allgather => "ALLGATHER",
+            Self::ReduceScatter => "REDUCE_SCATTER",
+            Self::Alltoall => "ALLTOALL",
+            Self::Scan => "SCAN",
+        }
+    }
+
+    /// Whether there is a form in two levels.
+    #[must_use]
+    pub fn has_two_levels(self) -> bool {
+        matches!(self, Self::Barrier | Self::Bcast | Self::Reduce | Self::Allreduce)
+    }
+}
+
+/// Where a collective runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Level {
+    /// Over messages between all ranks.
+    Flat,
+    /// In the memory that all ranks share.
+    Node,
+    /// In shared memory inside each node, over messages between nodes.
+    TwoLevel,
+}
+
+impl Level {
+    /// All with their names.
+    pub const ALL: [(&'static str, Self); 3] =
+        [("flat", Self::Flat), ("node", Self::Node), ("two_level", Self::TwoLevel)];
+}
+
+impl fmt::Display for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Flat => "flat",
+            Self::Node => "node",
+            Self::TwoLevel => "two_level",
+        })
+    }
+}
+
+/// What memory the ranks of a communicator share.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Sharing {
+    /// None, or not enough to matter.
+    #[default]
+    Nothing,
+    /// All ranks share one memory.
+    All,
+    /// Every node's ranks share a memory, on several nodes.
+    Nodes {
+        /// Ranks follow each other node by node, so that combining nodes in order is combining ranks in order.
+        in_order: bool,
+    },
+}
+
+impl super::Selector {
+    /// Where `collective` runs; `commutes`: whether operands may change places, true where nothing is combined.
+    #[must_use]
+    pub fn level(&self, collective: Collective, commutes: bool) -> Level {
+        let possible = match self.sharing {
+            Sharing::Nothing => Level::Flat,
+            Sharing::All => Level::Node,
+            Sharing::Nodes { in_order } if collective.has_two_levels() && (commutes || in_order) => {
+                Level::TwoLevel
+            }
+            Sharing::Nodes { .. } => Level::Flat,
+        };
+        match self.overrides.level(collective) {
+            Some(Level::Flat) => Level::Flat,
+            _ => possible,
+        }
+    }
+
+    /// One line for a collective: where it runs and by which algorithm, and why. `bytes` are of one rank's
+    /// contribution, or in all for collectives of blocks.
+    #[must_use]
+    pub fn explain(&self, collective: Collective, bytes: usize) -> String {
+        let level = self.level(collective, true);
+        let named = match self.overrides.level(collective) {
+            Some(wanted) if wanted != level => format!("; {wanted} was named but is not possible here"),
+            _ => String::new(),
+        };
+        match level {
+            Level::Node => {
+                format!("node: all {} ranks share a node's memory{named}", self.layout.ranks)
+            }
+            Level::TwoLevel => format!(
+                "two_level: shared memory inside {} nodes, messages between them{named}",
+                self.layout.nodes
+            ),
+            Level::Flat => {
+                let algorithm = match collective {
+                    Collective::Barrier => "dissemination: the only one".to_owned(),
+                    Collective::Bcast => self.bcast(bytes).to_string(),
+                    Collective::Reduce => self.reduce(bytes, true).to_string(),
+                    Collective::Allreduce => self.allreduce(bytes, true).to_string(),
+                    Collective::Gather => self.gather(bytes).to_string(),
+                    Collective::Scatter => self.scatter(bytes).to_string(),
+                    Collective::Allgather => self.allgather(bytes).to_string(),
+                    Collective::ReduceScatter => self.reduce_scatter(bytes, true).to_string(),
+                    Collective::Alltoall => "direct: the only one".to_owned(),
+                    Collective::Scan => self.scan(bytes).to_string(),
+                };
+                format!("{algorithm}{named}")
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Layout, Selector};
+    use super::*;
+
+    #[test]
+    fn memory_is_used_where_it_is_shared() {
+        let mut s = Selector::new(Layout { ranks: 8, nodes: 1 });
+        for c in Collective::ALL {
+            assert_eq!(s.level(c, true), Level::Flat);
+        }
+        s.sharing = Sharing::All;
+        assert!(Collective::ALL.into_iter().all(|c| s.level(c, false) == Level::Node));
+        s.overrides.set("RMPI_COLL_ALLREDUCE", "ring").unwrap();
+        assert_eq!(s.level(Collective::Allreduce, true), Level::Flat);
+        s.overrides.set("RMPI_COLL_ALLREDUCE", "two_level").unwrap();
+        assert_eq!(s.level(Collective::Allreduce, true), Level::Node);
+        assert!(s.explain(Collective::Allreduce, 4).contains("two_level was named but is not possible"));
+    }
+
+    #[test]
+    fn nodes_are_combined_in_order_or_by_who_commutes() {
+        let mut s = Selector::new(Layout { ranks: 8, nodes: 4 });
+        s.sharing = Sharing::Nodes { in_order: false };
+        assert_eq!(s.level(Collective::Allreduce, true), Level::TwoLevel);
+        assert_eq!(s.level(Collective::Allreduce, false), Level::Flat);
+        assert_eq!(s.level(Collective::Alltoall, true), Level::Flat);
+        s.sharing = Sharing::Nodes { in_order: true };
+        assert_eq!(s.level(Collective::Allreduce, false), Level::TwoLevel);
+        s.overrides.set("RMPI_COLL_BARRIER", "flat").unwrap();
+        assert_eq!(s.level(Collective::Barrier, true), Level::Flat);
+    }
+}

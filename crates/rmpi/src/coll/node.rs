@@ -1,0 +1,350 @@
+//! The ranks of a communicator that share this node's memory: their blocks, and driving operations there.
+//!
+//! A blocking call looks at the memory without the engine's lock for a while, since most collectives end within a
+//! microsecond; then it goes on inside the engine, so that messages move, failures are seen and the rank sleeps
+//! when nothing happens.
+
+use crate::comm::Communicator;
+use crate::error::Error;
+use crate::world::Inner;
+use rmpi_coll::node::{Buffers, Call, Cursor, Group, Look, Memory as _, Pass, Trouble, Window};
+use rmpi_core::Core;
+use rmpi_shm::{Area, Block, Segment, Sleepers};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Looks before the engine takes over: about 30 us where each rank has a core.
+const LOOKS: u32 = 1000;
+/// The same where ranks share cores; each is a change of place.
+const LOOKS_CROWDED: u32 = 32;
+
+/// Groups whose blocks are mapped in whole: the mapping costs each member all members' pages.
+const WARMED: usize = 16;
+
+/// Looks inside the engine between questions whether the awaited member lives.
+const LOOKS_A_CHECK: u32 = 32;
+
+/// The members of a communicator on this node.
+pub(crate) struct Node {
+    group: Group<Window>,
+    cursor: Mutex<Cursor>,
+    /// The number of the latest operation begun.
+    begun: AtomicU64,
+    /// Local numbers on the node, by member.
+    locals: Vec<u32>,
+    /// Ranks of the communicator, by member.
+    pub(crate) ranks: Vec<u32>,
+    sleepers: Sleepers,
+    /// The same blocks, to have their pages before the first large operation.
+    areas: Vec<Area>,
+    warm: AtomicBool,
+    /// Looks inside the engine that found nothing.
+    idle: AtomicU32,
+    /// The awaited member seemed to have left.
+    suspects: AtomicBool,
+    crowded: bool,
+    /// This member's block when it is a piece of the heap, to be given back.
+    block: Option<(Block, Arc<Inner>)>,
+}
+
+/// Where a block says how many other members are done with it.
+const LEAVERS: usize = 32 << 10;
+
+impl std::fmt::Debug for Node {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Node({} members)", self.ranks.len())
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let Some((block, inner)) = self.block.take() else { return };
+        for (r, other) in self.group.blocks().iter().enumerate() {
+            if r != self.group.me() {
+                other.add(LEAVERS, 1);
+            }
+        }
+        let mine = self.group.blocks()[self.group.me()].clone();
+        let others = self.ranks.len() as u64 - 1;
+        inner.retired.lock().unwrap_or_else(PoisonError::into_inner).push(Retired { block, mine, others });
+    }
+}
+
+/// A block that other members may still read.
+pub(crate) struct Retired {
+    block: Block,
+    mine: Window,
+    others: u64,
+}
+
+/// Members' places: local numbers, and ranks in the communicator.
+pub(crate) struct Members {
+    pub(crate) locals: Vec<u32>,
+    pub(crate) ranks: Vec<u32>,
+    me: usize,
+}
+
+impl Members {
+    /// Those of `group` (ranks of the world) on this node; `None` unless there are two.
+    pub(crate) fn of(inner: &Inner, group: &[u32]) -> Option<Self> {
+        inner.segment.as_ref()?;
+        let nodes = inner.nodes_of(group)?;
+        let here = nodes[group.iter().position(|&w| w == inner.rank)?];
+        let (mut locals, mut ranks, mut me) = (Vec::new(), Vec::new(), None);
+        for ((rank, &world), _) in (0..).zip(group).zip(nodes).filter(|(_, n)| *n == here) {
+            if let Some(local) = inner.engine.with(|core| core.local_rank_of(world)) {
+                if world == inner.rank {
+                    me = Some(locals.len());
+                }
+                locals.push(local);
+                ranks.push(rank);
+            }
+        }
+        (locals.len() > 1).then_some(Self { locals, ranks, me: me? })
+    }
+}
+
+impl Node {
+    /// The world's own: its blocks lie in the segment from the start.
+    pub(crate) fn of_world(inner: &Arc<Inner>, group: &[u32]) -> Option<Self> {
+        let segment = inner.segment.as_ref()?;
+        let members = Members::of(inner, group)?;
+        let blocks = members.locals.iter().map(|&l| segment.coll(l)).collect();
+        Self::assemble(inner, segment, members, blocks, None)
+    }
+
+    /// Takes memory for this rank's block; its offset in the heap, to tell the others.
+    pub(crate) fn reserve(inner: &Inner) -> Option<Block> {
+        let segment = inner.segment.as_ref()?;
+        let mut retired = inner.retired.lock().unwrap_or_else(PoisonError::into_inner);
+        retired.retain(|r| {
+            let over = r.mine.load(LEAVERS) >= r.others;
+            if over {
+                segment.free(r.block);
+            }
+            !over
+        });
+        let block = segment.alloc(Group::<Window>::BLOCK as u64)?;
+        let mine = segment.heap(segment.me(), block).ok()?;
+        // Memory that was used before and could not be given back to the system is not zero.
+        mine.write(0, &[0; Group::<Window>::ZEROED]);
+        Some(block)
+    }
+
+    /// A communicator's: `offsets` by member say where in its heap each has reserved its block.
+    pub(crate) fn of_blocks(
+        inner: &Arc<Inner>,
+        members: Members,
+        offsets: &[u64],
+        mine: Block,
+    ) -> Option<Self> {
+        let segment = inner.segment.as_ref()?;
+        let area = |(&local, &offset): (&u32, &u64)| {
+            let block = Block { offset, len: mine.len };
+            segment.heap(local, block).ok()
+        };
+        let blocks = members.locals.iter().zip(offsets).map(area).collect::<Option<Vec<_>>>()?;
+        Self::assemble(inner, segment, members, blocks, Some((mine, inner.clone())))
+    }
+
+    fn assemble(
+        inner: &Inner,
+        segment: &Segment,
+        members: Members,
+        areas: Vec<Area>,
+        block: Option<(Block, Arc<Inner>)>,
+    ) -> Option<Self> {
+        let crowded = inner.crowded;
+        let blocks = areas.iter().cloned().map(Window::from).collect();
+        let group = Group::new(blocks, members.me, crowded).ok()?;
+        let Members { locals, ranks, .. } = members;
+        let cursor = Mutex::new(Cursor::new(locals.len()));
+        let sleepers = Sleepers::new(segment);
+        Some(Self {
+            group,
+            cursor,
+            begun: AtomicU64::new(0),
+            locals,
+            ranks,
+            sleepers,
+            areas,
+            warm: AtomicBool::new(false),
+            idle: AtomicU32::new(0),
+            suspects: AtomicBool::new(false),
+            crowded,
+            block,
+        })
+    }
+
+    /// The next operation of this group.
+    pub(crate) fn begin(&self) -> Pass {
+        Pass::new(self.begun.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+
+    /// Before the first large operation: all pages of the rings at once cost less than one by one.
+    fn warm_up(&self) {
+        if self.warm.swap(true, Ordering::Relaxed) || self.areas.len() > WARMED {
+            return;
+        }
+        for (r, area) in self.areas.iter().enumerate() {
+            let whole = Group::<Window>::BLOCK.min(area.len());
+            if let Some(block) = area.part(0, whole) {
+                block.populate(r == self.group.me());
+            }
+        }
+    }
+
+    /// This rank's number among the members.
+    pub(crate) fn me(&self) -> usize {
+        self.group.me()
+    }
+
+    /// One look; `None` while earlier operations are not over.
+    fn look(&self, pass: &mut Pass, call: &Call, buffers: &mut Buffers<'_>) -> Result<Option<Look>, Trouble> {
+        let mut cursor = self.cursor.lock().unwrap_or_else(PoisonError::into_inner);
+        if cursor.done() + 1 != pass.number() {
+            return Ok(None);
+        }
+        pass.look(&self.group, &mut cursor, call, buffers).map(Some)
+    }
+
+    /// One look inside the engine; whether the operation is over.
+    pub(crate) fn look_in(
+        &self,
+        core: &mut Core,
+        pass: &mut Pass,
+        call: &Call,
+        buffers: &mut Buffers<'_>,
+        place: &Place<'_>,
+    ) -> Result<Step, Error> {
+        let look = self.look(pass, call, buffers).map_err(|t| self.trouble(t, place))?;
+        let Some(look) = look else { return Ok(Step::Waits) };
+        if look.published {
+            self.wake_in(core);
+        }
+        if look.done || look.published || look.busy {
+            self.suspects.store(false, Ordering::Relaxed);
+            return Ok(if look.done { Step::Done } else { Step::Moves });
+        }
+        if let Some(fault) = core.revocation(place.context, None) {
+            return Err(Error::collective(place.call, fault));
+        }
+        // The kernel is asked whether a process lives: not at every look.
+        let looks = self.idle.fetch_add(1, Ordering::Relaxed);
+        if looks.is_multiple_of(LOOKS_A_CHECK)
+            && let Some(fault) = look.awaits.and_then(|m| core.lost(place.group[self.ranks[m] as usize]))
+        {
+            // It may have done its part, or said why it leaves, before it left: believed at the second time.
+            return if self.suspects.swap(true, Ordering::Relaxed) {
+                Err(Error::collective(place.call, fault))
+            } else {
+                Ok(Step::Waits)
+            };
+        }
+        Ok(Step::Waits)
+    }
+
+    fn trouble(&self, trouble: Trouble, place: &Place<'_>) -> Error {
+        match trouble {
+            Trouble::Mismatch { member } => {
+                let rank = self.ranks.get(member).and_then(|&r| place.group.get(r as usize));
+                Error::Mismatched { call: place.call, rank: rank.copied().unwrap_or(u32::MAX) }
+            }
+            Trouble::Kernel(e) => e.into(),
+        }
+    }
+
+    fn wake_in(&self, core: &mut Core) {
+        for &local in self.others_asleep().iter().flatten() {
+            core.ring(local);
+        }
+    }
+
+    /// Local numbers of members that sleep; `None` nearly always.
+    fn others_asleep(&self) -> Option<Vec<u32>> {
+        let me = self.locals[self.group.me()];
+        let asleep = |&l: &u32| l != me && self.sleepers.is_asleep(l);
+        self.sleepers.fence();
+        self.locals.iter().any(&asleep).then(|| self.locals.iter().copied().filter(|l| asleep(l)).collect())
+    }
+}
+
+/// What a look inside the engine came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    Done,
+    Moves,
+    Waits,
+}
+
+/// Whose operation it is, for errors.
+pub(crate) struct Place<'a> {
+    pub(crate) call: &'static str,
+    pub(crate) context: u32,
+    pub(crate) group: &'a [u32],
+}
+
+impl Communicator {
+    /// Carries out one operation of the node's group.
+    pub(crate) fn in_memory(
+        &self,
+        node: &Node,
+        name: &'static str,
+        call: &Call,
+        buffers: &mut Buffers<'_>,
+    ) -> Result<(), Error> {
+        let place = Place { call: name, context: self.context + 1, group: &self.group };
+        let engine = &self.inner.engine;
+        if !call.is_small(node.ranks.len()) {
+            node.warm_up();
+        }
+        let mut pass = node.begin();
+        let looks = if node.crowded { LOOKS_CROWDED } else { LOOKS };
+        let mut left = looks;
+        let result = loop {
+            let look = match node.look(&mut pass, call, buffers) {
+                Ok(Some(look)) => look,
+                Ok(None) => break None,
+                Err(t) => break Some(node.trouble(t, &place)),
+            };
+            if look.published
+                && let Some(asleep) = node.others_asleep()
+            {
+                engine.with(|core| asleep.into_iter().for_each(|l| core.ring(l)));
+            }
+            if look.done {
+                return Ok(());
+            }
+            if look.published || look.busy {
+                left = looks;
+                continue;
+            }
+            left -= 1;
+            if left == 0 {
+                break None;
+            }
+            if node.crowded {
+                std::thread::yield_now();
+            } else {
+                std::hint::spin_loop();
+            }
+        };
+        let result = match result {
+            Some(error) => Err(error),
+            None => engine.block(|core| {
+                loop {
+                    match node.look_in(core, &mut pass, call, buffers, &place) {
+                        Ok(Step::Done) => return Some(Ok(())),
+                        Ok(Step::Moves) => {}
+                        Ok(Step::Waits) => return None,
+                        Err(e) => return Some(Err(e)),
+                    }
+                }
+            }),
+        };
+        if let Err(e) = &result {
+            engine.with(|core| self.give_up(core, e));
+        }
+        result
+    }
+}
