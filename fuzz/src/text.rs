@@ -97,19 +97,30 @@ pub fn rankfile(data: &[u8]) {
 /// Understands the words of `line` (separated by newlines), with `file` behind every file name but `missing`.
 fn understand(argv0: &str, env: &EnvMap, line: &[u8], file: &[u8]) -> Option<Command> {
     let words = line.split(|b| *b == b'\n').map(|w| OsString::from_vec(w.to_vec())).collect();
+    // Configuration files are read unasked: they would hide what the named ones do.
+    let absent = ["missing", "rmpirun.conf", "mca-params.conf"];
     let read_file = |path: &Path| {
-        if path.ends_with("missing") { Err(io::ErrorKind::NotFound.into()) } else { Ok(file.to_vec()) }
+        if absent.iter().any(|a| path.ends_with(a)) {
+            Err(io::ErrorKind::NotFound.into())
+        } else {
+            Ok(file.to_vec())
+        }
     };
     let read_stdin = || Ok(file.to_vec());
     let sources = Sources {
         env,
         read_file: &read_file,
         read_stdin: &read_stdin,
+        run: &|_| Ok(file.to_vec()),
+        have: &|_| true,
         cwd: "/w".into(),
         argv0: argv0.into(),
     };
     match rmpi_cli::parse(words, &sources) {
-        Ok(Parsed::Run(command)) => Some(*command),
+        Ok(Parsed::Run(command)) => {
+            assert!(!command.settings().is_empty());
+            Some(*command)
+        }
         Ok(Parsed::Print { text }) => {
             assert!(text.ends_with('\n'));
             None
