@@ -7,6 +7,7 @@ use crate::kvs::{Heard, Requests};
 use crate::peer;
 use rmpi_pmi::api::{Conn, Event};
 use rmpi_pmi::pmix::server::{PmixServer, Setup};
+use rmpi_pmi::pmix::topology::Drawing;
 use rmpi_types::NodeLaunch;
 use std::collections::HashMap;
 use std::fs::{self, DirBuilder};
@@ -92,7 +93,7 @@ impl Worker {
             uid: nix::unistd::geteuid().as_raw(),
             folder: path.to_string_lossy().into_owned(),
             oversubscribed: launch.oversubscribed,
-            topology: None,
+            topology: Drawing::new(self.topology.clone()),
         };
         self.serving.servers.offer_pmix(PmixServer::new(setup));
         self.door = Some(Door {

@@ -21,7 +21,7 @@ use bytes::Bytes;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rmpi_control::{DaemonEvent, DaemonMachine, DaemonPolicy, Time};
-use rmpi_types::{NodeReport, ProcId, RankExit};
+use rmpi_types::{NodeReport, ProcId, RankExit, Topology};
 use rmpi_wire::msg::Stream;
 use serve::{Input, Serving};
 use std::cell::RefCell;
@@ -81,6 +81,7 @@ struct Worker {
     pending: VecDeque<DaemonEvent>,
     env: Vars,
     files: FileLimit,
+    topology: Topology,
     oom_before: u64,
     prepared: Option<Prepared>,
     programs: HashMap<ProcId, std::ffi::OsString>,
@@ -147,6 +148,7 @@ async fn run(control: (OwnedFd, OwnedFd), guard: OwnedFd) -> io::Result<()> {
         }
     });
     let mut worker = Worker::new(up, events, files);
+    worker.topology = report.topology.clone();
     worker.feed(DaemonEvent::Report(Box::new(NodeReport { wall_us: node::wall_us(), ..report })));
     while !worker.exit {
         let due = worker.due();
@@ -204,6 +206,7 @@ impl Worker {
             pending: VecDeque::new(),
             env: std::env::vars_os().collect(),
             files,
+            topology: Topology::default(),
             oom_before: crate::topo::cgroup::oom_kills(Path::new("/")),
             prepared: None,
             programs: HashMap::new(),

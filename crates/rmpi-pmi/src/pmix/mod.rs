@@ -10,3 +10,4 @@ pub mod keys;
 pub mod request;
 pub mod server;
 pub mod status;
+pub mod topology;

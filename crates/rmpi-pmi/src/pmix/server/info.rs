@@ -75,8 +75,8 @@ pub(super) fn job(job: &Job, jobs: &Jobs, setup: &Setup) -> Vec<Kval> {
         out.push(kval(keys::SPAWNED, Value::bool(true)));
         out.push(kval(keys::PARENT_ID, Value::Proc(jobs.name(parent))));
     }
-    if let Some(topology) = &setup.topology {
-        out.push(kval(keys::HWLOC_XML2, Value::text(topology.as_str())));
+    if let Some(topology) = setup.topology.xml() {
+        out.push(kval(keys::HWLOC_XML2, Value::text(topology)));
     }
     out
 }

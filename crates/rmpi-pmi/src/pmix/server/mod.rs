@@ -25,6 +25,7 @@ use super::frame;
 use super::hello::Version;
 use super::request::Request;
 use super::status;
+use super::topology::Drawing;
 use crate::api::{Action, Conn, Event, Server, Token, Tokens};
 use bytes::Bytes;
 use client::{Client, Stage};
@@ -53,8 +54,8 @@ pub struct Setup {
     pub folder: String,
     /// More ranks than CPUs on this node.
     pub oversubscribed: bool,
-    /// The node's topology in hwloc's XML; without it every client looks for itself.
-    pub topology: Option<Arc<String>>,
+    /// The node's CPUs.
+    pub topology: Drawing,
 }
 
 impl Setup {

@@ -6,6 +6,7 @@ use crate::api::{Action, Conn, Event, Gathered, Question, Server, Token};
 use crate::pmi::testing::space;
 use crate::pmix::codec::{Codec, DataType, Info, Item, Kval, Proc, Reader, Text, Value, Writer};
 use crate::pmix::frame::{Decoder, Frame};
+use crate::pmix::topology::Drawing;
 use bytes::Bytes;
 use rmpi_types::{Namespace, ProcId, Rank};
 use rmpi_wire::service::{Answer, GatherKey, Group, Request, Space};
@@ -61,7 +62,7 @@ impl World {
                 uid: UID,
                 folder: format!("/tmp/job.{node}"),
                 oversubscribed: false,
-                topology: None,
+                topology: Drawing::default(),
             })
         };
         let count = u32::try_from(nodes.len()).unwrap();
