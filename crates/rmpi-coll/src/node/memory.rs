@@ -36,7 +36,12 @@ pub struct Window {
     ptr: *mut u8,
     len: usize,
     keep: Arc<dyn Any + Send + Sync>,
+    /// Shared memory, which has a copy routine of its own.
+    area: Option<rmpi_shm::Area>,
 }
+
+/// Copies from this length on are worth the call of that routine.
+const LONG: usize = 256;
 
 // SAFETY: an address, a length and a shared owner; all access is by atomic words and raw copies, which the
 // protocols of this module order between threads as they do between processes.
@@ -61,7 +66,7 @@ impl Window {
     #[must_use]
     pub unsafe fn new(ptr: *mut u8, len: usize, keep: Arc<dyn Any + Send + Sync>) -> Self {
         assert!(ptr.cast::<[u64; 8]>().is_aligned() && ptr.addr().is_multiple_of(64));
-        Self { ptr, len, keep }
+        Self { ptr, len, keep, area: None }
     }
 
     /// Zeroed memory of this process, for ranks that are threads.
@@ -115,9 +120,10 @@ impl From<rmpi_shm::Area> for Window {
     fn from(area: rmpi_shm::Area) -> Self {
         let (base, len) = (area.ptr(0, area.len()), area.len());
         let base = base.map_or(std::ptr::dangling_mut(), std::ptr::NonNull::as_ptr);
-        // SAFETY: the area's own memory, mapped while it lives, page-aligned where the segment gives whole blocks
+        // SAFETY: the area's own memory, mapped while it lives, and the window keeps it; page-aligned where the segment gives whole blocks
         // (checked by `new`); no reference to it exists, by the crate's rule.
-        unsafe { Self::new(base, len, Arc::new(area)) }
+        let window = unsafe { Self::new(base, len, Arc::new(())) };
+        Self { area: Some(area), ..window }
     }
 }
 
@@ -156,6 +162,9 @@ impl Memory for Window {
 
     #[inline]
     fn write(&self, at: usize, bytes: &[u8]) {
+        if bytes.len() >= LONG && self.area.as_ref().is_some_and(|a| a.write(at, bytes)) {
+            return;
+        }
         let to = self.at(at, bytes.len());
         // SAFETY: inside the window; private memory does not overlap it.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len()) }
@@ -163,6 +172,9 @@ impl Memory for Window {
 
     #[inline]
     fn read(&self, at: usize, bytes: &mut [u8]) {
+        if bytes.len() >= LONG && self.area.as_ref().is_some_and(|a| a.read(at, bytes)) {
+            return;
+        }
         let from = self.at(at, bytes.len());
         // SAFETY: as above. Whoever breaks the protocol can change what is copied, not where to.
         unsafe { std::ptr::copy_nonoverlapping(from, bytes.as_mut_ptr(), bytes.len()) }

@@ -195,8 +195,9 @@ pub(super) fn members(call: &Call, me: usize, p: usize) -> std::ops::Range<usize
     }
 }
 
-/// Members whose operands are listed on the stack.
+/// Members whose operands are listed on the stack, and those for which a short list does.
 const FEW: usize = 16;
+const VERY_FEW: usize = 4;
 
 /// Combines `len` bytes of the members' sources, in their order, into the beginning of `output`.
 pub(super) fn combine<'s>(
@@ -211,7 +212,12 @@ pub(super) fn combine<'s>(
         return Ok(());
     };
     let out = &mut output[..len];
-    if members.len() <= FEW {
+    if members.len() <= VERY_FEW {
+        let mut few = [Source::OUTPUT; VERY_FEW];
+        let n = members.len();
+        few.iter_mut().zip(members).for_each(|(f, r)| *f = source(r));
+        reducer.combine(out.into(), &few[..n], stream)?;
+    } else if members.len() <= FEW {
         let mut few = [Source::OUTPUT; FEW];
         let n = members.len();
         few.iter_mut().zip(members).for_each(|(f, r)| *f = source(r));

@@ -301,16 +301,22 @@ impl Communicator {
         let mut pass = node.begin();
         let looks = if node.crowded { LOOKS_CROWDED } else { LOOKS };
         let mut left = looks;
+        let mut cursor = node.cursor.lock().unwrap_or_else(PoisonError::into_inner);
         let result = loop {
-            let look = match node.look(&mut pass, call, buffers) {
-                Ok(Some(look)) => look,
-                Ok(None) => break None,
+            if cursor.done() + 1 != pass.number() {
+                break None;
+            }
+            let look = match pass.look(&node.group, &mut cursor, call, buffers) {
+                Ok(look) => look,
                 Err(t) => break Some(node.trouble(t, &place)),
             };
             if look.published
                 && let Some(asleep) = node.others_asleep()
             {
+                // The engine's lock comes first.
+                drop(cursor);
                 engine.with(|core| asleep.into_iter().for_each(|l| core.ring(l)));
+                cursor = node.cursor.lock().unwrap_or_else(PoisonError::into_inner);
             }
             if look.done {
                 return Ok(());
@@ -329,6 +335,7 @@ impl Communicator {
                 std::hint::spin_loop();
             }
         };
+        drop(cursor);
         let result = match result {
             Some(error) => Err(error),
             None => engine.block(|core| {
