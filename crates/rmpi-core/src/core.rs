@@ -10,7 +10,7 @@ use crate::local::Rail;
 use crate::matching::Matcher;
 use crate::ops::{OpId, Ops, State, Status};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
-use rmpi_net::{Acceptor, Dial, JobKey, Route, Security};
+use rmpi_net::{Acceptor, Dial, JobKey, Route};
 use rmpi_shm::Segment;
 use std::any::Any;
 use std::collections::HashMap;
@@ -63,8 +63,6 @@ pub struct Config {
     pub key: JobKey,
     /// More ranks than cores here: yield and park instead of spinning.
     pub oversubscribed: bool,
-    /// Key pairs: every link is encrypted then.
-    pub security: Option<Security>,
     /// The memory that the ranks of this node share.
     pub segment: Option<Arc<Segment>>,
 }
@@ -181,8 +179,10 @@ impl Core {
 
     /// A new effort to reach `to`.
     pub(crate) fn dial(&self, to: u32, addresses: Vec<SocketAddr>, now: Instant) -> Dial {
-        let security = self.config.security.clone();
-        Dial::new(self.config.key.clone(), self.route(to), addresses, now).secured(security)
+        match &self.acceptor {
+            Some(acceptor) => acceptor.dial(to, addresses, now),
+            None => Dial::new(self.config.key.clone(), self.route(to), addresses, now),
+        }
     }
 
     /// One round of progress; whether anything happened.
@@ -364,7 +364,7 @@ impl Core {
 pub(crate) fn register(epoll: &Epoll, conn: &mut Conn) {
     let Some(link) = &conn.link else { return };
     let mut flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP;
-    if !conn.tx.queue.is_empty() {
+    if !conn.tx.queue.is_empty() && link.announces_room() {
         flags |= EpollFlags::EPOLLOUT;
     }
     // Failing here means no memory or no descriptors in the kernel; parking is bounded in time, so the link is

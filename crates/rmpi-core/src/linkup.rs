@@ -99,11 +99,12 @@ impl Core {
         if from >= self.config.size || from == me {
             return;
         }
-        let taken = match &self.conns[from as usize] {
+        let local = self.local_rank_of(from).is_some();
+        let taken = match &mut self.conns[from as usize] {
             // A rank of this node has no business there.
-            None => self.local_rank_of(from).is_none(),
+            None => !local,
             Some(c) if c.is_up() || c.dead.is_some() => false,
-            Some(c) => !(me < from && c.dial.as_ref().is_some_and(Dial::connected)),
+            Some(c) => me > from || c.dial.as_mut().is_none_or(Dial::give_way),
         };
         if !taken {
             arrival.refuse();

@@ -1,10 +1,10 @@
 //! Whole engines over loopback: ranks are threads with an engine and a port each.
 
 use super::*;
-use rmpi_net::{Acceptor, Identity, JobKey, KEY_LEN, Peers, PublicKey, Security};
+use rmpi_net::{Acceptor, Identity, JobKey, KEY_LEN, Peers, PublicKey, QuicRail, Route, Security};
 use rmpi_shm::Segment;
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
@@ -38,6 +38,7 @@ enum Rail {
     Tcp,
     Tls,
     Shm,
+    Quic,
 }
 
 /// Everybody's public keys.
@@ -75,21 +76,19 @@ fn engines_with(
     let engines = (0..n).zip(listeners).map(|(rank, l)| {
         let security = match rail {
             Rail::Tcp | Rail::Shm => None,
-            Rail::Tls => Some(Security::new(identities[rank as usize].clone(), peers.clone())),
+            Rail::Tls | Rail::Quic => Some(Security::new(identities[rank as usize].clone(), peers.clone())),
         };
         let attach = |fd: &OwnedFd| Arc::new(Segment::attach(fd.try_clone().unwrap(), rank, n).unwrap());
         let segment = shm.as_ref().map(attach);
-        let acceptor = Acceptor::new(vec![l], key.clone(), 0, 0, rank).unwrap().secured(security.clone());
-        let config = Config {
-            rank,
-            size: n,
-            namespace: 0,
-            epoch: 0,
-            key: key.clone(),
-            oversubscribed,
-            security,
-            segment,
-        };
+        let me = Route { namespace: 0, epoch: 0, from: rank, to: rank };
+        let quic = (rail == Rail::Quic).then(|| {
+            let socket = UdpSocket::bind(addresses[rank as usize]).unwrap();
+            QuicRail::start(socket, key.clone(), me, n, security.clone().unwrap()).unwrap()
+        });
+        let acceptor = Acceptor::new(vec![l], key.clone(), 0, 0, rank).unwrap();
+        let acceptor = acceptor.secured(security).over_quic(quic);
+        let config =
+            Config { rank, size: n, namespace: 0, epoch: 0, key: key.clone(), oversubscribed, segment };
         Engine::new(config, Box::new(Table(addresses.clone(), shm.is_some())), Some(acceptor)).unwrap()
     });
     (engines.collect(), addresses)
@@ -100,6 +99,7 @@ fn ranks<R: Send + 'static>(n: u32, f: impl Fn(u32, &Engine) -> R + Send + Sync 
     let f = Arc::new(f);
     ranks_over(Rail::Tls, n, f.clone());
     ranks_over(Rail::Shm, n, f.clone());
+    ranks_over(Rail::Quic, n, f.clone());
     ranks_over(Rail::Tcp, n, f)
 }
 

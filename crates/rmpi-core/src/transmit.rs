@@ -100,7 +100,11 @@ impl Core {
             match self.send_front(conn) {
                 Ok(0) => break,
                 Ok(n) => moved += n,
-                Err(e) if e.kind() == ErrorKind::WouldBlock => break,
+                Err(e) if e.kind() == ErrorKind::WouldBlock => {
+                    if !overtake(conn) {
+                        break;
+                    }
+                }
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
                 Err(e) => return Err(cause(&e)),
             }
@@ -148,11 +152,20 @@ impl Core {
                 };
                 let State::SendStreaming { sent, peer_op } = &mut o.state else { return Ok(0) };
                 let p = piece.get_or_insert_with(|| {
-                    let len = piece_len(o.buf.len(), *sent);
+                    let len = match link.max_piece() {
+                        Some(max) => max.min(o.buf.len() - *sent),
+                        None => piece_len(o.buf.len(), *sent),
+                    };
                     let header = Header { length: len as u64, id: *peer_op, ..Header::bare(Kind::Data) };
                     Piece { header: header.encode(), start: *sent, len, at: 0 }
                 });
-                let n = send_part(link.as_mut(), &p.header, o.buf.part(p.start, p.len), p.at)?;
+                let payload = o.buf.part(p.start, p.len);
+                let n = match link.max_piece() {
+                    Some(_) => {
+                        link.send_piece(id.raw(), &[IoSlice::new(&p.header), IoSlice::new(payload.bytes())])?
+                    }
+                    None => send_part(link.as_mut(), &p.header, payload, p.at)?,
+                };
                 p.at += n;
                 if p.at == HEADER_LEN + p.len {
                     *sent += p.len;
@@ -181,6 +194,21 @@ impl Core {
         let status = Status { peer: op.peer.unwrap_or(0), tag: op.tag, length: op.buf.len() as u64 };
         self.complete(id, Ok(status));
     }
+}
+
+/// On a link with several streams a piece that finds its stream full, and goes whole or not at all, lets the first
+/// other message pass; whether there is one.
+fn overtake(conn: &mut Conn) -> bool {
+    let streams = conn.link.as_ref().is_some_and(|l| l.max_piece().is_some());
+    let large = |i: &Item| matches!(i, Item::Pieces { .. });
+    if !streams || !conn.tx.queue.front().is_some_and(large) {
+        return false;
+    }
+    let Some(at) = conn.tx.queue.iter().position(|i| !large(i)) else { return false };
+    if let Some(item) = conn.tx.queue.remove(at) {
+        conn.tx.queue.push_front(item);
+    }
+    true
 }
 
 /// Sends from position `at` of header and payload.

@@ -5,11 +5,13 @@
 //! so nobody can keep ranks out by opening connections and stalling.
 
 use crate::auth::{self, Answer, HELLO_LEN, Hello, JobKey, PROOF_LEN, Route};
+use crate::dial::Dial;
 use crate::link::{Link, TcpLink};
+use crate::quic::{QuicArrival, QuicRail};
 use crate::tls::Security;
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
@@ -48,6 +50,7 @@ pub struct Acceptor {
     me: Route,
     turned_away: u64,
     security: Option<Security>,
+    quic: Option<QuicRail>,
 }
 
 /// A connection whose dialler has proven who it is, waiting for the verdict.
@@ -55,8 +58,13 @@ pub struct Acceptor {
 pub struct Arrival {
     /// The dialling rank.
     pub from: u32,
-    stream: TcpStream,
-    security: Option<Security>,
+    way: Way,
+}
+
+#[derive(Debug)]
+enum Way {
+    Tcp(TcpStream, Option<Security>),
+    Quic(QuicArrival),
 }
 
 impl Arrival {
@@ -64,19 +72,27 @@ impl Arrival {
     ///
     /// # Errors
     /// When the dialler has gone already.
-    pub fn take(mut self) -> io::Result<Box<dyn Link>> {
-        self.stream.write_all(&[auth::VERDICT_TAKEN])?;
-        let tcp = TcpLink::new(self.stream)?;
-        match &self.security {
-            Some(security) => security.server(tcp, self.from),
-            None => Ok(Box::new(tcp)),
+    pub fn take(self) -> io::Result<Box<dyn Link>> {
+        match self.way {
+            Way::Quic(arrival) => arrival.take(),
+            Way::Tcp(mut stream, security) => {
+                stream.write_all(&[auth::VERDICT_TAKEN])?;
+                let tcp = TcpLink::new(stream)?;
+                match &security {
+                    Some(security) => security.server(tcp, self.from),
+                    None => Ok(Box::new(tcp)),
+                }
+            }
         }
     }
 
     /// Tells the dialler that another connection serves the two ranks.
-    pub fn refuse(mut self) {
-        // It may have gone already; then it needs no verdict.
-        let _ = self.stream.write_all(&[auth::VERDICT_DUPLICATE]);
+    pub fn refuse(self) {
+        match self.way {
+            Way::Quic(arrival) => arrival.refuse(),
+            // It may have gone already; then it needs no verdict.
+            Way::Tcp(mut stream, _) => drop(stream.write_all(&[auth::VERDICT_DUPLICATE])),
+        }
     }
 }
 
@@ -94,7 +110,7 @@ impl Acceptor {
     ) -> io::Result<Self> {
         listeners.iter().try_for_each(|l| l.set_nonblocking(true))?;
         let me = Route { namespace, epoch, from: rank, to: rank };
-        Ok(Self { listeners, pending: VecDeque::new(), key, me, turned_away: 0, security: None })
+        Ok(Self { listeners, pending: VecDeque::new(), key, me, turned_away: 0, security: None, quic: None })
     }
 
     /// Encrypts every connection: the dialler must hold the key that the table gives for its rank.
@@ -104,9 +120,26 @@ impl Acceptor {
         self
     }
 
-    /// The listening sockets.
+    /// Takes QUIC connections too, and dials over QUIC only.
+    #[must_use]
+    pub fn over_quic(mut self, rail: Option<QuicRail>) -> Self {
+        self.quic = rail;
+        self
+    }
+
+    /// Starts trying to reach rank `to` in the way its links are made.
+    #[must_use]
+    pub fn dial(&self, to: u32, addresses: Vec<SocketAddr>, now: Instant) -> Dial {
+        let route = Route { to, ..self.me };
+        match &self.quic {
+            Some(rail) => Dial::quic(rail, route, addresses, now),
+            None => Dial::new(self.key.clone(), route, addresses, now).secured(self.security.clone()),
+        }
+    }
+
+    /// The listening sockets, and what tells of the QUIC rail.
     pub fn listeners(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.listeners.iter().map(AsFd::as_fd)
+        self.listeners.iter().map(AsFd::as_fd).chain(self.quic.iter().map(QuicRail::fd))
     }
 
     /// Connections in handshake, to wait on for reading. They change with every poll.
@@ -129,15 +162,15 @@ impl Acceptor {
     /// Accepts what has come, moves handshakes on, drops what is wrong or late, and returns the proven.
     pub fn poll(&mut self, now: Instant) -> Vec<Arrival> {
         self.accept(now);
-        let mut arrivals = Vec::new();
+        let quic = self.quic.iter().flat_map(QuicRail::poll);
+        let mut arrivals: Vec<Arrival> = quic.map(|a| Arrival { from: a.from, way: Way::Quic(a) }).collect();
         for _ in 0..self.pending.len() {
             let Some(mut p) = self.pending.pop_front() else { break };
             match step(&mut p, &self.key, self.me, now) {
                 Step::Wait => self.pending.push_back(p),
                 Step::Drop => self.turned_away += 1,
                 Step::Proven(from) => {
-                    let security = self.security.clone();
-                    arrivals.push(Arrival { from, stream: p.stream, security });
+                    arrivals.push(Arrival { from, way: Way::Tcp(p.stream, self.security.clone()) });
                 }
             }
         }

@@ -40,6 +40,18 @@ impl JobKey {
     }
 }
 
+impl JobKey {
+    /// A code over `parts`, with a word for its purpose.
+    pub(crate) fn code(&self, word: &[u8], parts: &[&[u8]]) -> [u8; MAC] {
+        code(self, word, parts)
+    }
+
+    /// Constant-time comparison of two codes.
+    pub(crate) fn same(&self, a: &[u8], b: &[u8]) -> bool {
+        same(self, a, b)
+    }
+}
+
 impl fmt::Debug for JobKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("JobKey(..)")

@@ -8,6 +8,7 @@
 use crate::accept::fill;
 use crate::auth::{self, ANSWER_LEN, Answer, Hello, JobKey, Route};
 use crate::link::{Link, TcpLink};
+use crate::quic::{QuicDial, QuicRail, QuicStep};
 use crate::tls::Security;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io::{self, Write};
@@ -84,7 +85,15 @@ enum Outcome {
 }
 
 /// The effort to connect to one peer.
-pub struct Dial {
+pub struct Dial(Effort);
+
+enum Effort {
+    Tcp(Box<TcpDial>),
+    Quic(QuicDial, Instant),
+    Nowhere,
+}
+
+struct TcpDial {
     key: JobKey,
     route: Route,
     addresses: Vec<SocketAddr>,
@@ -98,11 +107,11 @@ pub struct Dial {
 }
 
 impl Dial {
-    /// Starts trying `addresses` in order.
+    /// Starts trying `addresses` in order, over TCP.
     #[must_use]
     pub fn new(key: JobKey, route: Route, mut addresses: Vec<SocketAddr>, now: Instant) -> Self {
         addresses.truncate(MAX_ADDRESSES);
-        Self {
+        Self(Effort::Tcp(Box::new(TcpDial {
             key,
             route,
             addresses,
@@ -113,30 +122,69 @@ impl Dial {
             attempts: Vec::new(),
             last: None,
             security: None,
-        }
+        })))
+    }
+
+    /// The same over QUIC.
+    pub(crate) fn quic(rail: &QuicRail, route: Route, mut addresses: Vec<SocketAddr>, now: Instant) -> Self {
+        addresses.truncate(MAX_ADDRESSES);
+        Self(if addresses.is_empty() {
+            Effort::Nowhere
+        } else {
+            Effort::Quic(rail.dial(route, addresses), now)
+        })
     }
 
     /// Encrypts the connection: the peer must hold the key that the table gives for it.
     #[must_use]
     pub fn secured(mut self, security: Option<Security>) -> Self {
-        self.security = security;
+        if let Effort::Tcp(dial) = &mut self.0 {
+            dial.security = security;
+        }
         self
     }
 
     /// Descriptors to wait on, and whether for writing. They change with every poll.
     pub fn fds(&self) -> impl Iterator<Item = (BorrowedFd<'_>, bool)> {
-        self.attempts.iter().map(|a| (a.stream.as_fd(), matches!(a.stage, Stage::Connecting)))
+        let attempts: &[Attempt] = match &self.0 {
+            Effort::Tcp(dial) => &dial.attempts,
+            // The rail's own descriptor tells.
+            Effort::Quic(..) | Effort::Nowhere => &[],
+        };
+        attempts.iter().map(|a| (a.stream.as_fd(), matches!(a.stage, Stage::Connecting)))
     }
 
-    /// Whether a TCP connection stands and the peer is expected to answer on it: the tie break of two ranks
-    /// that dial each other looks at this.
-    #[must_use]
-    pub fn connected(&self) -> bool {
-        self.attempts.iter().any(|a| !matches!(a.stage, Stage::Connecting))
+    /// Gives up unless a connection stands and the peer is expected to answer on it; whether it gave up: the tie
+    /// break of two ranks that dial each other. After giving up it must be dropped.
+    pub fn give_way(&mut self) -> bool {
+        match &mut self.0 {
+            Effort::Tcp(dial) => dial.attempts.iter().all(|a| matches!(a.stage, Stage::Connecting)),
+            Effort::Quic(dial, _) => dial.give_way(),
+            Effort::Nowhere => true,
+        }
     }
 
     /// Moves the attempts on and starts the next one when it is time.
     pub fn poll(&mut self, now: Instant) -> DialStep {
+        let (dial, started) = match &mut self.0 {
+            Effort::Tcp(dial) => return dial.poll(now),
+            Effort::Quic(dial, started) => (dial, *started),
+            Effort::Nowhere => return DialStep::Failed(DialError::NoAddress),
+        };
+        match dial.poll() {
+            QuicStep::Pending => DialStep::Pending,
+            QuicStep::Up(link) => DialStep::Up(link),
+            QuicStep::Duplicate => DialStep::Duplicate,
+            QuicStep::Failed(source, address) => {
+                let seconds = now.saturating_duration_since(started).as_secs();
+                DialStep::Failed(DialError::Unreachable { seconds, address, source })
+            }
+        }
+    }
+}
+
+impl TcpDial {
+    fn poll(&mut self, now: Instant) -> DialStep {
         if self.addresses.is_empty() {
             return DialStep::Failed(DialError::NoAddress);
         }

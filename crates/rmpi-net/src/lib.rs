@@ -8,6 +8,7 @@ mod accept;
 mod auth;
 mod dial;
 mod link;
+mod quic;
 mod sys;
 mod tls;
 
@@ -18,4 +19,5 @@ pub use accept::{Acceptor, Arrival};
 pub use auth::{ANSWER_LEN, HELLO_LEN, JobKey, PROOF_LEN, Route};
 pub use dial::{Dial, DialError, DialStep};
 pub use link::{Link, TcpLink};
+pub use quic::QuicRail;
 pub use tls::{Identity, KEY_LEN, Peers, PublicKey, Security};

@@ -20,6 +20,24 @@ pub trait Link: Send + std::fmt::Debug {
     /// # Errors
     /// `WouldBlock` when nothing can be sent now; anything else means the link is dead.
     fn send(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize>;
+    /// Sends a piece of the large message `message`: header and payload of at most [`Link::max_piece`]. Pieces of
+    /// one message stay in order; a link with several streams lets them and other messages pass each other.
+    ///
+    /// # Errors
+    /// As of [`Link::send`].
+    fn send_piece(&mut self, message: u64, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+        let _ = message;
+        self.send(parts)
+    }
+    /// Largest payload of a piece; such a link takes header and payload whole or not at all. `None` for a plain
+    /// stream of bytes.
+    fn max_piece(&self) -> Option<usize> {
+        None
+    }
+    /// Whether the descriptor becomes writable when there is room; else it becomes readable.
+    fn announces_room(&self) -> bool {
+        true
+    }
     /// Receives into the concatenated `parts`; 0 is the end of the stream. Less than there is room for means that
     /// nothing more is at hand, so that it is right to wait for the descriptor.
     ///
@@ -32,7 +50,7 @@ pub trait Link: Send + std::fmt::Debug {
     fn unacknowledged(&self) -> usize;
     /// How long the peer's host has ignored retransmissions; `None` when it has not.
     fn silence(&self) -> Option<Duration>;
-    /// The rail's name in reports: `tcp`, `tls`.
+    /// The rail's name in reports: `tcp`, `tls`, `quic`.
     fn rail(&self) -> &'static str;
 }
 

@@ -9,7 +9,7 @@ use rmpi_types::{NodeIdx, Rank};
 use rmpi_wire::boot::{BootBlock, ENV_RANK, SECRET_LEN};
 use std::fs::File;
 use std::io::Read as _;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
@@ -31,6 +31,8 @@ pub struct Wiring {
     pub listener: TcpListener,
     /// The stream to the daemon, for the key-value space.
     pub daemon: Option<UnixStream>,
+    /// Its UDP socket, at the port that the block gives; only where the QUIC rail is used.
+    pub udp: Option<UdpSocket>,
     /// The private half of its key pair, whose public half is in the block; only in an encrypted job.
     pub secret: Option<Secret>,
     /// The memory file that the ranks of its node share; without one they talk over sockets.
@@ -60,10 +62,10 @@ impl std::fmt::Debug for Secret {
 }
 
 impl Wiring {
-    /// A rank without a daemon and without keys.
+    /// A rank without a daemon, without keys and QUIC.
     #[must_use]
     pub fn new(rank: u32, boot: Arc<[u8]>, listener: TcpListener) -> Self {
-        Self { rank, boot, listener, daemon: None, secret: None, segment: None }
+        Self { rank, boot, listener, daemon: None, udp: None, secret: None, segment: None }
     }
 
     /// What the launcher left for this process; `None` when it was started without one.
@@ -85,7 +87,8 @@ impl Wiring {
         let daemon = fds.kvs.map(UnixStream::from);
         let secret = fds.key.map(read_secret).transpose()?;
         let listener = TcpListener::from(fds.listen);
-        Ok(Some(Self { rank, boot: boot.into(), listener, daemon, secret, segment: fds.shm }))
+        let udp = fds.udp.map(UdpSocket::from);
+        Ok(Some(Self { rank, boot: boot.into(), listener, daemon, udp, secret, segment: fds.shm }))
     }
 }
 
@@ -102,13 +105,15 @@ fn read_secret(pipe: OwnedFd) -> Result<Secret, InitError> {
 pub(crate) struct Table {
     boot: Arc<[u8]>,
     node: Option<NodeIdx>,
+    /// Addresses are of the QUIC rail.
+    udp: bool,
 }
 
 impl Table {
-    /// The table that `rank` finds in its boot block.
-    pub(crate) fn new(boot: Arc<[u8]>, rank: u32) -> Self {
+    /// The table that `rank` finds in its boot block; addresses of the QUIC rail if `udp`.
+    pub(crate) fn new(boot: Arc<[u8]>, rank: u32, udp: bool) -> Self {
         let node = BootBlock::parse(&boot).ok().and_then(|b| b.rank(Rank(rank))).map(|r| r.node);
-        Self { boot, node }
+        Self { boot, node, udp }
     }
 
     pub(crate) fn block(&self) -> Option<BootBlock<'_>> {
@@ -128,7 +133,8 @@ impl Directory for Table {
         let found = self.block().and_then(|b| {
             let r = b.rank(Rank(rank))?;
             let node = b.node(r.node)?;
-            let addresses = node.addresses.iter().map(|ip| SocketAddr::new(*ip, r.port)).collect();
+            let port = if self.udp { r.udp_port? } else { r.port };
+            let addresses = node.addresses.iter().map(|ip| SocketAddr::new(*ip, port)).collect();
             Some(Endpoint { addresses, host: node.host.to_owned() })
         });
         found.unwrap_or_default()

@@ -18,12 +18,14 @@ pub(crate) struct Inherited {
     pub(crate) kvs: Option<OwnedFd>,
     /// The memory shared by the ranks of this node.
     pub(crate) shm: Option<OwnedFd>,
+    /// The UDP socket of the QUIC rail.
+    pub(crate) udp: Option<OwnedFd>,
     /// A pipe with the private half of the rank's key pair.
     pub(crate) key: Option<OwnedFd>,
 }
 
 /// Names in the variable, in the order of what [`parse`] gives.
-const NAMES: [&str; 5] = ["boot", "listen", "kvs", "shm", "key"];
+const NAMES: [&str; 6] = ["boot", "listen", "kvs", "shm", "udp", "key"];
 
 /// Descriptors belong to the process, so taking them is the one thing that cannot be done twice.
 static TAKEN: AtomicBool = AtomicBool::new(false);
@@ -59,7 +61,7 @@ pub(crate) fn inherited() -> Result<Option<Inherited>, InitError> {
     let Some(text) = std::env::var_os(ENV_FDS) else { return Ok(None) };
     let bad = |what: String| InitError::Environment { name: ENV_FDS, what };
     let text = text.into_string().map_err(|_| bad("not text".into()))?;
-    let [boot, listen, kvs, shm, key] = parse(&text).map_err(bad)?;
+    let [boot, listen, kvs, shm, udp, key] = parse(&text).map_err(bad)?;
     let (Some(boot), Some(listen)) = (boot, listen) else {
         return Err(bad("without `boot` or `listen`".into()));
     };
@@ -67,8 +69,9 @@ pub(crate) fn inherited() -> Result<Option<Inherited>, InitError> {
         return Err(InitError::Twice);
     }
     let optional = |name, fd: Option<RawFd>| fd.map(|fd| take(name, fd)).transpose();
-    let (kvs, shm, key) = (optional("kvs", kvs)?, optional("shm", shm)?, optional("key", key)?);
-    Ok(Some(Inherited { boot: take("boot", boot)?, listen: take("listen", listen)?, kvs, shm, key }))
+    let (kvs, shm) = (optional("kvs", kvs)?, optional("shm", shm)?);
+    let (udp, key) = (optional("udp", udp)?, optional("key", key)?);
+    Ok(Some(Inherited { boot: take("boot", boot)?, listen: take("listen", listen)?, kvs, shm, udp, key }))
 }
 
 #[cfg(test)]
@@ -77,11 +80,9 @@ mod tests {
 
     #[test]
     fn the_variable_is_checked() {
-        assert_eq!(parse("boot=3,listen=4,kvs=5"), Ok([Some(3), Some(4), Some(5), None, None]));
-        assert_eq!(
-            parse("listen=9,later=7,shm=10,boot=8,key=6"),
-            Ok([Some(8), Some(9), None, Some(10), Some(6)])
-        );
+        assert_eq!(parse("boot=3,listen=4,kvs=5"), Ok([Some(3), Some(4), Some(5), None, None, None]));
+        let all = parse("listen=9,later=5,shm=10,boot=8,key=6,udp=7");
+        assert_eq!(all, Ok([Some(8), Some(9), None, Some(10), Some(7), Some(6)]));
         for bad in ["boot", "boot=x", "boot=1", "boot=3,listen=3", "boot=-1"] {
             assert!(parse(bad).is_err(), "{bad}");
         }

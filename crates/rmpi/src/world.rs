@@ -8,11 +8,12 @@ use crate::kvs::Kvs;
 use crate::options::Options;
 use rmpi_coll::select::{Layout, Overrides, Selector};
 use rmpi_core::{Config, Engine};
-use rmpi_net::{Acceptor, Identity, JobKey, Peers as _, Security};
+use rmpi_net::{Acceptor, Identity, JobKey, Peers as _, QuicRail, Route, Security};
 use rmpi_shm::Segment;
 use rmpi_types::{DataPlane, NodeIdx, Rank, Transport};
 use rmpi_wire::boot::BootBlock;
 use std::collections::HashMap;
+use std::net::UdpSocket;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -113,10 +114,6 @@ fn data_plane(block: &BootBlock<'_>, options: &Options) -> Result<DataPlane, Ini
     }
     let transport = data.between();
     data.check(block.nodes() as usize).map_err(|what| InitError::Transport { transport, what })?;
-    if transport == Transport::Quic {
-        let what = "this version of the library does not have it".to_owned();
-        return Err(InitError::Transport { transport, what });
-    }
     Ok(data)
 }
 
@@ -166,6 +163,21 @@ fn segment(
     Ok(fd.map(|fd| Segment::attach(fd, local, ranks)).transpose()?.map(Arc::new))
 }
 
+/// The QUIC rail's thread.
+fn quic_rail(
+    udp: Option<UdpSocket>,
+    key: JobKey,
+    me: Route,
+    size: u32,
+    security: Option<Security>,
+) -> Result<QuicRail, InitError> {
+    let (Some(udp), Some(security)) = (udp, security) else {
+        let what = "this job has no UDP ports; start it with rmpirun --transport quic".to_owned();
+        return Err(InitError::Transport { transport: Transport::Quic, what });
+    };
+    QuicRail::start(udp, key, me, size, security).map_err(InitError::System)
+}
+
 /// All ranks of the job, seen from this one. Dropping it finishes in good order unless the thread panics.
 pub struct World {
     inner: Arc<Inner>,
@@ -208,7 +220,6 @@ impl World {
             epoch: 0,
             key: JobKey::new(&[0; 32]),
             oversubscribed: false,
-            security: None,
             segment: None,
         };
         let engine = Engine::new(config, Box::new(Alone), None).map_err(InitError::System)?;
@@ -230,14 +241,15 @@ impl World {
     /// # Errors
     /// As [`World::with_wiring`].
     pub fn with_wiring_and(wiring: Wiring, options: &Options) -> Result<Self, InitError> {
-        let Wiring { rank, boot, listener, daemon, secret, segment: shared } = wiring;
+        let Wiring { rank, boot, listener, daemon, udp, secret, segment: shared } = wiring;
         let block = BootBlock::parse(&boot).map_err(InitError::Boot)?;
         let size = block.size();
         if block.rank(Rank(rank)).is_none() {
             return Err(InitError::Rank { rank, size });
         }
-        let table = Table::new(boot.clone(), rank);
         let data = data_plane(&block, options)?;
+        let quic = data.between() == Transport::Quic;
+        let table = Table::new(boot.clone(), rank, quic);
         let security = security(data, rank, secret.as_ref(), &table)?;
         let segment = segment(data, &block, rank, shared)?;
         let (namespace, epoch) = block.namespace();
@@ -248,19 +260,23 @@ impl World {
             namespace: namespace.0,
             epoch: epoch.0,
             key: key.clone(),
-            oversubscribed: block.oversubscribed(),
-            security: security.clone(),
+            // The QUIC thread needs the core that a spinning rank would burn.
+            oversubscribed: block.oversubscribed() || quic,
             segment: segment.clone(),
         };
+        let me = Route { namespace: namespace.0, epoch: epoch.0, from: rank, to: rank };
+        let rail = if quic { Some(quic_rail(udp, key.clone(), me, size, security.clone())?) } else { None };
         let (shares, crowded) = (shares(&block, data.inside()), block.oversubscribed());
         let shares = shares && (segment.is_some() || !has_company(&block, rank));
         let memory = Memory { segment, shares, crowded, data };
         let acceptor = Acceptor::new(vec![listener], key, namespace.0, epoch.0, rank)
             .map_err(|source| InitError::Descriptor { name: "listen", source })?
-            .secured(security);
-        let engine = Engine::new(config, Box::new(table), Some(acceptor)).map_err(InitError::System)?;
+            .secured(security)
+            .over_quic(rail);
+        let engine =
+            Engine::new(config, Box::new(table.clone()), Some(acceptor)).map_err(InitError::System)?;
         let kvs = Kvs::new(daemon).map_err(|e| InitError::System(std::io::Error::other(e)))?;
-        Ok(Self::from_parts(engine, rank, size, Some(Table::new(boot, rank)), kvs, overrides()?, memory))
+        Ok(Self::from_parts(engine, rank, size, Some(table), kvs, overrides()?, memory))
     }
 
     fn from_parts(
@@ -352,8 +368,8 @@ impl World {
         ranks.unwrap_or(1)
     }
 
-    /// The transport to `peer`: `shm` (a rank of the same node), `tcp`, `tls`, or `self`. `None` outside the
-    /// world.
+    /// The transport to `peer`: `shm` (a rank of the same node), `tcp`, `tls`, `quic`, or `self`. `None` outside
+    /// the world.
     #[must_use]
     pub fn rail(&self, peer: u32) -> Option<&'static str> {
         match peer {

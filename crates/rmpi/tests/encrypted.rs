@@ -6,13 +6,16 @@ mod common;
 
 use rmpi::{InitError, Op, Options, Transport, Wiring, World};
 use rmpi_types::DataPlane;
+use std::net::{TcpListener, UdpSocket};
 use std::sync::Arc;
 
 /// The wiring of `n` ranks with their keys.
 fn wirings(n: u32, data: DataPlane) -> Vec<Wiring> {
     let (boot, listeners) = common::wire_up_as(n, data);
     let boot: Arc<[u8]> = boot.into();
-    let wiring = |(rank, listener)| Wiring {
+    let wiring = |(rank, listener): (u32, TcpListener)| Wiring {
+        udp: (data.transport == Transport::Quic)
+            .then(|| UdpSocket::bind(listener.local_addr().unwrap()).unwrap()),
         secret: Some(common::secret(rank).into()),
         ..Wiring::new(rank, boot.clone(), listener)
     };
@@ -21,7 +24,15 @@ fn wirings(n: u32, data: DataPlane) -> Vec<Wiring> {
 
 #[test]
 fn messages_and_collectives_go_over_tls() {
-    let data = DataPlane { transport: Transport::Auto, encrypt: true };
+    exchange(DataPlane { transport: Transport::Auto, encrypt: true }, "tls");
+}
+
+#[test]
+fn messages_and_collectives_go_over_quic() {
+    exchange(DataPlane { transport: Transport::Quic, encrypt: false }, "quic");
+}
+
+fn exchange(data: DataPlane, rail: &'static str) {
     let threads: Vec<_> = wirings(4, data)
         .into_iter()
         .map(|wiring| {
@@ -29,7 +40,7 @@ fn messages_and_collectives_go_over_tls() {
                 let world = World::with_wiring(wiring).unwrap();
                 let (me, n) = (world.rank(), world.size());
                 // A rank of another node: the encrypted rail, whatever serves the own node.
-                assert_eq!(world.rail((me + 2) % n), Some("tls"));
+                assert_eq!(world.rail((me + 2) % n), Some(rail));
                 for len in [1, 5_000, 300_000] {
                     let mut sum = vec![0.0f32; len];
                     world.comm().allreduce(&vec![me as f32; len], &mut sum, &Op::Sum).unwrap();
@@ -61,6 +72,9 @@ fn what_does_not_fit_together_is_told_at_the_start() {
     assert!(error.contains("does not belong to the job's table"), "{error}");
     let error = refused(one(plain), &Options::new().transport(Transport::Tls));
     assert!(error.contains("does not belong") || error.contains("no keys"), "{error}");
+    let quic = DataPlane { transport: Transport::Quic, encrypt: false };
+    let error = refused(Wiring { udp: None, ..one(quic) }, &auto);
+    assert!(error.contains("this job has no UDP ports"), "{error}");
     let encrypted = DataPlane { transport: Transport::Auto, encrypt: true };
     let error = refused(one(encrypted), &Options::new().transport(Transport::Tcp));
     assert!(error.contains("--transport tcp sends in clear"), "{error}");

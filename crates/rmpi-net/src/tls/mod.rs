@@ -8,6 +8,7 @@ mod session;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use keys::Pins;
 pub use keys::{Identity, KEY_LEN, PublicKey};
 
 use crate::link::{Link, TcpLink};
@@ -36,7 +37,15 @@ impl Security {
         Self { identity, peers, pool: Pool::default() }
     }
 
-    fn key(&self, rank: u32) -> io::Result<PublicKey> {
+    pub(crate) fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    pub(crate) fn peers(&self) -> Arc<dyn Peers> {
+        self.peers.clone()
+    }
+
+    pub(crate) fn key(&self, rank: u32) -> io::Result<PublicKey> {
         let none = || io::Error::new(io::ErrorKind::PermissionDenied, "the job's table has no key for it");
         self.peers.key(rank).ok_or_else(none)
     }

@@ -8,7 +8,9 @@
 
 use rmpi::{Wiring, World};
 use rmpi_types::launch::{NodeEndpoints, StdioKind};
-use rmpi_types::{DataPlane, EndpointTable, JobId, NodeIdx, NodeLaunch, ProcId, Rank, RankEndpoint};
+use rmpi_types::{
+    DataPlane, EndpointTable, JobId, NodeIdx, NodeLaunch, ProcId, Rank, RankEndpoint, Transport,
+};
 use std::net::{IpAddr, Ipv4Addr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, mpsc};
@@ -44,7 +46,11 @@ fn wire_up_with(n: u32, each: u32, data: DataPlane) -> (Vec<u8>, Vec<TcpListener
             let port = listener.local_addr().unwrap().port();
             listeners.push(listener);
             let key = rmpi_net::Identity::new(&secret(rank)).unwrap().public().0;
-            RankEndpoint { public_key: data.keyed().then_some(key), ..RankEndpoint::plain(Rank(rank), port) }
+            RankEndpoint {
+                public_key: data.keyed().then_some(key),
+                udp_port: (data.transport == Transport::Quic).then_some(port),
+                ..RankEndpoint::plain(Rank(rank), port)
+            }
         });
         let ranks = ranks.collect();
         let host = format!("node{node}");
