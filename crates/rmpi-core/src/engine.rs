@@ -26,8 +26,8 @@ const PARK: Duration = Duration::from_secs(1);
 const PARK_LINKUP: Duration = Duration::from_millis(10);
 /// Rounds between looks at the clock.
 const CLOCK_EVERY: u32 = 16;
-/// Looks of a blocking receive at its peer's slot before it takes the long way, and between rounds of progress.
-const QUICK_LOOKS: u32 = 512;
+/// Rounds of progress of a blocking receive before it takes the long way, and looks at its peer's slot in each.
+const QUICK_LOOKS: u32 = 16;
 const QUICK_ROUND: u32 = 32;
 /// Longest park of a rank that cannot be woken by the others of its node.
 const PARK_DEAF: Duration = Duration::from_millis(2);
@@ -185,15 +185,18 @@ impl Engine {
             match core.recv_at_once(spec, rank, bytes) {
                 Quick::Done(status) => return Some(status),
                 Quick::Other => return None,
-                Quick::Nothing => std::hint::spin_loop(),
+                Quick::Nothing => {}
             }
-            if look % QUICK_ROUND == 0 {
-                if core.progress() {
-                    self.tell(&core);
-                }
-                if self.shared.contenders.load(Ordering::Relaxed) > 0 {
-                    return None;
-                }
+            if look == looks || self.shared.contenders.load(Ordering::Relaxed) > 0 {
+                break;
+            }
+            let mut spins = QUICK_ROUND;
+            while spins > 0 && !core.is_ready(rank) {
+                std::hint::spin_loop();
+                spins -= 1;
+            }
+            if spins == 0 && core.progress() {
+                self.tell(&core);
             }
         }
         None

@@ -9,7 +9,7 @@ use crate::matching::{Body, Envelope, Unexpected};
 use crate::ops::{OpId, State, Status};
 use crate::submit::{From, RecvSpec};
 use crate::transmit::Cause;
-use rmpi_shm::{INLINE, Message, Place};
+use rmpi_shm::{Message, Place};
 
 /// Slots taken in one round from one peer.
 const TAKES: usize = 64;
@@ -171,13 +171,14 @@ impl Core {
             Target::Sink => None,
         };
         let Some(into) = into else { return };
-        match m.place {
-            Place::Inline(n) => {
-                let n = n.min(into.len());
-                into[..n].copy_from_slice(&m.inline()[..n]);
-            }
-            place => local.peer.read(place, into),
-        }
+        local.peer.read(m.place, into);
+    }
+
+    /// Whether something has come from a peer of the node.
+    #[inline]
+    pub(crate) fn is_ready(&self, rank: u32) -> bool {
+        let conn = self.conns.get(rank as usize).and_then(Option::as_deref);
+        conn.and_then(|c| c.local.as_deref()).is_some_and(|l| l.peer.ready())
     }
 
     /// Looks whether the next message of `rank` is the one that a blocking receive waits for, and receives it
@@ -203,10 +204,7 @@ impl Core {
         if !fits {
             return Quick::Other;
         }
-        match m.place {
-            Place::Inline(n) if n <= INLINE => into[..n].copy_from_slice(&m.inline()[..n]),
-            place => local.peer.read(place, into),
-        }
+        local.peer.read(m.place, into);
         local.peer.advance();
         local.heard = true;
         let status = Status { peer: *peer, tag: m.label.tag, length: m.length };

@@ -117,7 +117,8 @@ impl Area {
 }
 
 #[cfg(not(loom))]
-/// An area as the words of a ring. Under loom it is never used: models bring their own memory.
+/// An area as words that are reached without a check: the index is counted modulo their number. Under loom it is
+/// never used: models bring their own memory.
 #[derive(Clone, Debug)]
 pub(crate) struct SlotWords {
     area: Area,

@@ -1,6 +1,8 @@
 //! Models of the lock-free parts, explored by loom over every order of steps:
 //! `RUSTFLAGS="--cfg loom" cargo test -p rmpi-shm --release`.
 
+#![allow(unsafe_code, reason = "loom's cells, whose use it checks, are reached through pointers")]
+
 use crate::park;
 use crate::pool::{Held, Pool};
 use crate::ring::{Receiver, Sender, Words};
@@ -31,7 +33,7 @@ struct Pair {
     cells: Arc<Vec<UnsafeCell<u64>>>,
 }
 
-const SLOTS: u32 = 2;
+const SLOTS: u64 = 2;
 
 fn pair() -> Pair {
     let cells = (0..SLOTS).map(|_| UnsafeCell::new(0)).collect();
@@ -43,8 +45,8 @@ fn messages_arrive_whole_in_order_and_memory_is_not_rewritten_while_it_is_read()
     const MESSAGES: u64 = 4;
     loom::model(|| {
         let Pair { slots, taken, cells } = pair();
-        let mut out = Sender::new(slots.clone(), taken.clone(), SLOTS);
-        let mut inn = Receiver::new(slots, taken, SLOTS);
+        let mut out = Sender::<_, SLOTS>::new(slots.clone(), taken.clone());
+        let mut inn = Receiver::<_, SLOTS>::new(slots, taken);
         let theirs = cells.clone();
         let sender = thread::spawn(move || {
             for n in 0..MESSAGES {
@@ -52,24 +54,22 @@ fn messages_arrive_whole_in_order_and_memory_is_not_rewritten_while_it_is_read()
                     out.look().unwrap();
                     thread::yield_now();
                 }
-                let at = (n % u64::from(SLOTS)) as usize;
-                // Loom fails the model if the receiver may still be reading.
+                let at = (n % SLOTS) as usize;
+                // SAFETY: the cell lives; loom fails the model if the receiver may still be reading.
                 theirs[at].with_mut(|p| unsafe { *p = 100 + n });
-                out.put(&[0, 7 * n, 3 * n, 0, 0, 0, 0, 0], 3);
+                out.write(1, 7 * n);
+                out.write(2, 3 * n);
+                out.publish(0);
             }
         });
         for n in 0..MESSAGES {
-            let slot = loop {
-                match inn.peek() {
-                    Some(slot) => break slot,
-                    None => {
-                        inn.tell();
-                        thread::yield_now();
-                    }
-                }
-            };
-            assert_eq!((slot[1], slot[2]), (7 * n, 3 * n));
-            let at = (n % u64::from(SLOTS)) as usize;
+            while inn.peek().is_none() {
+                inn.tell();
+                thread::yield_now();
+            }
+            assert_eq!((inn.read(1), inn.read(2)), (7 * n, 3 * n));
+            let at = (n % SLOTS) as usize;
+            // SAFETY: the cell lives; loom fails the model if the sender may be writing.
             assert_eq!(cells[at].with(|p| unsafe { *p }), 100 + n);
             inn.advance();
         }
@@ -82,8 +82,8 @@ fn messages_arrive_whole_in_order_and_memory_is_not_rewritten_while_it_is_read()
 fn cells_come_back_only_when_they_have_been_read() {
     loom::model(|| {
         let Pair { slots, taken, cells } = pair();
-        let mut out = Sender::new(slots.clone(), taken.clone(), SLOTS);
-        let mut inn = Receiver::new(slots, taken, SLOTS);
+        let mut out = Sender::<_, SLOTS>::new(slots.clone(), taken.clone());
+        let mut inn = Receiver::<_, SLOTS>::new(slots, taken);
         let theirs = cells.clone();
         let sender = thread::spawn(move || {
             let (mut pool, mut held) = (Pool::of(1), Held::default());
@@ -96,17 +96,18 @@ fn cells_come_back_only_when_they_have_been_read() {
                     thread::yield_now();
                 };
                 held.hold(out.position(), cell);
+                // SAFETY: the cell lives; loom fails the model if the receiver may still be reading.
                 theirs[usize::from(cell)].with_mut(|p| unsafe { *p = n });
-                out.put(&[0, u64::from(cell), 0, 0, 0, 0, 0, 0], 2);
+                out.write(1, u64::from(cell));
+                out.publish(0);
             }
         });
         for n in 1..=2 {
-            let cell = loop {
-                match inn.peek() {
-                    Some(slot) => break slot[1] as usize,
-                    None => thread::yield_now(),
-                }
-            };
+            while inn.peek().is_none() {
+                thread::yield_now();
+            }
+            let cell = inn.read(1) as usize;
+            // SAFETY: the cell lives; loom fails the model if the sender may be writing.
             assert_eq!(cells[cell].with(|p| unsafe { *p }), n);
             inn.advance();
             inn.tell();
@@ -120,11 +121,11 @@ fn who_sleeps_with_a_message_waiting_is_rung() {
     loom::model(|| {
         let flag = Arc::new(AtomicU64::new(0));
         let Pair { slots, taken, .. } = pair();
-        let mut out = Sender::new(slots.clone(), taken.clone(), SLOTS);
-        let inn = Receiver::new(slots, taken, SLOTS);
+        let mut out = Sender::<_, SLOTS>::new(slots.clone(), taken.clone());
+        let inn = Receiver::<_, SLOTS>::new(slots, taken);
         let theirs = flag.clone();
         let sender = thread::spawn(move || {
-            out.put(&[0; 8], 1);
+            out.publish(0);
             park::is_raised(&theirs, true) && park::claim(&theirs)
         });
         let sure = park::raise(&flag);
@@ -139,10 +140,10 @@ fn who_sleeps_for_want_of_room_is_rung() {
     loom::model(|| {
         let (flag, wanted) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
         let Pair { slots, taken, .. } = pair();
-        let mut out = Sender::new(slots.clone(), taken.clone(), SLOTS);
-        let mut inn = Receiver::new(slots, taken, SLOTS);
-        out.put(&[0; 8], 1);
-        out.put(&[0; 8], 1);
+        let mut out = Sender::<_, SLOTS>::new(slots.clone(), taken.clone());
+        let mut inn = Receiver::<_, SLOTS>::new(slots, taken);
+        out.publish(0);
+        out.publish(0);
         let (f, w) = (flag.clone(), wanted.clone());
         let receiver = thread::spawn(move || {
             inn.peek().unwrap();

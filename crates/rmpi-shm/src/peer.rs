@@ -11,10 +11,11 @@
 use crate::area::{Area, SlotWords};
 use crate::layout::Layout;
 use crate::pool::{CELL, Held, Pool};
-use crate::ring::{INLINE, Impossible, Receiver, Sender, Slot};
+use crate::ring::{INLINE, Impossible, Receiver, Sender};
 use crate::segment::Segment;
 use std::sync::atomic::Ordering;
 
+const SLOTS: u64 = Layout::SLOTS as u64;
 const NONE: u8 = 0xff;
 const LANE: u8 = 0xfe;
 const POOL: u8 = 0xfd;
@@ -58,20 +59,6 @@ pub struct Message {
     pub id: u64,
     /// Its payload, or this part of it.
     pub place: Place,
-    words: [u64; 6],
-}
-
-impl Message {
-    /// The bytes of an inline payload.
-    #[inline]
-    #[must_use]
-    pub fn inline(&self) -> [u8; INLINE] {
-        let mut out = [0; INLINE];
-        for (to, word) in out.chunks_exact_mut(8).zip(self.words) {
-            to.copy_from_slice(&word.to_ne_bytes());
-        }
-        out
-    }
 }
 
 #[inline]
@@ -80,39 +67,30 @@ fn head(label: Label, place: u8) -> (u64, u64) {
     (first, u64::from(label.context) | u64::from(label.tag.cast_unsigned()) << 32)
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "fields are cut out of words")]
+/// Up to 7 bytes as a word.
 #[inline]
-fn parse(slot: &Slot) -> Result<Message, Impossible> {
-    let (kind, place, check) = ((slot[0] >> 32) as u8, (slot[0] >> 40) as u8, (slot[0] >> 48) as u16);
-    let (context, tag) = (slot[1] as u32, ((slot[1] >> 32) as u32).cast_signed());
-    let label = Label { kind, check, context, tag };
-    let words = [slot[2], slot[3], slot[4], slot[5], slot[6], slot[7]];
-    if usize::from(place) <= INLINE {
-        let length = u64::from(place);
-        return Ok(Message { label, length, id: 0, place: Place::Inline(usize::from(place)), words });
+fn tail(bytes: &[u8]) -> u64 {
+    let word = |b: &[u8]| b.iter().rev().fold(0, |w, &b| w << 8 | u64::from(b));
+    match bytes {
+        [] => 0,
+        &[a] => u64::from(a),
+        &[a, b] => u64::from(u16::from_le_bytes([a, b])),
+        &[a, b, c, d] => u64::from(u32::from_le_bytes([a, b, c, d])),
+        other => word(other),
     }
-    let (offset, bytes) = (slot[4] as u32 as usize, (slot[4] >> 32) as usize);
-    let fits = |size: u64| (offset as u64 + bytes as u64) <= size;
-    let place = match place {
-        NONE => Place::None,
-        LANE if fits(Layout::LANE) => Place::Lane(offset, bytes),
-        POOL if fits(Layout::POOL) => Place::Pool(offset, bytes),
-        _ => return Err(Impossible),
-    };
-    Ok(Message { label, length: slot[2], id: slot[3], place, words })
 }
 
 /// Both directions between this rank and one other of its node.
 #[derive(Debug)]
 pub struct Peer {
     local: u32,
-    out: Sender<SlotWords>,
+    out: Sender<SlotWords, SLOTS>,
     held: Held,
     out_lane: Area,
     out_taken: Area,
     out_wanted: Area,
     wanting: bool,
-    inn: Receiver<SlotWords>,
+    inn: Receiver<SlotWords, SLOTS>,
     in_lane: Area,
     in_pool: Area,
     in_taken: Area,
@@ -131,13 +109,13 @@ impl Peer {
         let words = |span| SlotWords::new(segment.area(span));
         Self {
             local,
-            out: Sender::new(words(l.slots(me, local)), words(l.taken(me, local)), Layout::SLOTS),
+            out: Sender::new(words(l.slots(me, local)), words(l.taken(me, local))),
             held: Held::default(),
             out_lane: area(l.lane(me, local)),
             out_taken: area(l.taken(me, local)),
             out_wanted: area(l.wanted(me, local)),
             wanting: false,
-            inn: Receiver::new(words(l.slots(local, me)), words(l.taken(local, me)), Layout::SLOTS),
+            inn: Receiver::new(words(l.slots(local, me)), words(l.taken(local, me))),
             in_lane: area(l.lane(local, me)),
             in_pool: area(l.pool(local)),
             in_taken: area(l.taken(local, me)),
@@ -192,19 +170,24 @@ impl Peer {
     pub fn send_inline(&mut self, label: Label, bytes: &[u8]) {
         debug_assert!(bytes.len() <= INLINE);
         let (first, second) = head(label, u8::try_from(bytes.len()).unwrap_or(0));
-        let mut slot: Slot = [first, second, 0, 0, 0, 0, 0, 0];
-        let mut payload = [0; INLINE];
-        payload[..bytes.len()].copy_from_slice(bytes);
-        for (word, chunk) in slot[2..].iter_mut().zip(payload.as_chunks::<8>().0) {
-            *word = u64::from_ne_bytes(*chunk);
+        self.out.write(1, second);
+        let (words, rest) = bytes.as_chunks::<8>();
+        for (i, word) in words.iter().enumerate().take(INLINE / 8) {
+            self.out.write(2 + i, u64::from_le_bytes(*word));
         }
-        self.out.put(&slot, 2 + bytes.len().div_ceil(8));
+        if !rest.is_empty() && words.len() < INLINE / 8 {
+            self.out.write(2 + words.len(), tail(rest));
+        }
+        self.out.publish(first);
     }
 
     /// Sends a message without payload. There must be room.
     pub fn send_bare(&mut self, label: Label, length: u64, id: u64) {
         let (first, second) = head(label, NONE);
-        self.out.put(&[first, second, length, id, 0, 0, 0, 0], 4);
+        self.out.write(1, second);
+        self.out.write(2, length);
+        self.out.write(3, id);
+        self.out.publish(first);
     }
 
     /// Sends as much of `bytes` as fits into one slot's memory and at most `most`; how much. 0 when there is no
@@ -224,8 +207,11 @@ impl Peer {
         let memory = if place == POOL { cells } else { &self.out_lane };
         memory.write(at, &bytes[..n]);
         let (first, second) = head(label, place);
-        let where_ = at as u64 | (n as u64) << 32;
-        self.out.put(&[first, second, length, id, where_, 0, 0, 0], 5);
+        self.out.write(1, second);
+        self.out.write(2, length);
+        self.out.write(3, id);
+        self.out.write(4, at as u64 | (n as u64) << 32);
+        self.out.publish(first);
         Ok(n)
     }
 
@@ -286,16 +272,57 @@ impl Peer {
     /// [`Impossible`] when it points outside its sender's memory.
     #[inline]
     pub fn peek(&self) -> Option<Result<Message, Impossible>> {
-        self.inn.peek().map(|slot| parse(&slot))
+        self.inn.peek().map(|first| self.parse(first))
     }
 
-    /// Copies the payload of a message that [`Peek`](Self::peek) gave and that is not inline, as much as fits.
+    #[expect(clippy::cast_possible_truncation, reason = "fields are cut out of words")]
+    #[inline]
+    fn parse(&self, first: u64) -> Result<Message, Impossible> {
+        let (kind, place, check) = ((first >> 32) as u8, (first >> 40) as u8, (first >> 48) as u16);
+        let second = self.inn.read(1);
+        let (context, tag) = (second as u32, ((second >> 32) as u32).cast_signed());
+        let label = Label { kind, check, context, tag };
+        if usize::from(place) <= INLINE {
+            let length = u64::from(place);
+            return Ok(Message { label, length, id: 0, place: Place::Inline(usize::from(place)) });
+        }
+        let part = self.inn.read(4);
+        let (offset, bytes) = (part as u32 as usize, (part >> 32) as usize);
+        let fits = |size: u64| (offset as u64 + bytes as u64) <= size;
+        let place = match place {
+            NONE => Place::None,
+            LANE if fits(Layout::LANE) => Place::Lane(offset, bytes),
+            POOL if fits(Layout::POOL) => Place::Pool(offset, bytes),
+            _ => return Err(Impossible),
+        };
+        Ok(Message { label, length: self.inn.read(2), id: self.inn.read(3), place })
+    }
+
+    /// Copies the payload of the next message, of which [`Peer::peek`] has said where it is, as much as fits.
+    #[inline]
     pub fn read(&self, place: Place, into: &mut [u8]) {
         match place {
-            Place::Lane(at, n) => self.in_lane.read(at, clamp(into, n)),
-            Place::Pool(at, n) => self.in_pool.read(at, clamp(into, n)),
-            Place::Inline(_) | Place::None => true,
-        };
+            Place::Inline(n) => self.read_inline(clamp(into, n.min(INLINE))),
+            Place::Lane(at, n) => drop(self.in_lane.read(at, clamp(into, n))),
+            Place::Pool(at, n) => drop(self.in_pool.read(at, clamp(into, n))),
+            Place::None => {}
+        }
+    }
+
+    #[inline]
+    fn read_inline(&self, into: &mut [u8]) {
+        let (words, rest) = into.as_chunks_mut::<8>();
+        let count = words.len();
+        for (i, word) in words.iter_mut().enumerate() {
+            *word = self.inn.read(2 + i).to_le_bytes();
+        }
+        if !rest.is_empty() {
+            let word = self.inn.read(2 + count).to_le_bytes();
+            match rest {
+                [a] => *a = word[0],
+                rest => rest.copy_from_slice(&word[..rest.len()]),
+            }
+        }
     }
 
     /// Goes on to the next message.

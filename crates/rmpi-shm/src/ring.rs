@@ -19,32 +19,38 @@ pub(crate) trait Words {
     fn word(&self, i: usize) -> &AtomicU64;
 }
 
-/// A message as it lies in a slot; the low half of the first word is the ring's.
-pub(crate) type Slot = [u64; SLOT_WORDS];
-
 /// A count that the other side cannot have reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("it wrote an impossible position into shared memory")]
 pub struct Impossible;
 
+/// What the low half of the first word of slot `position` says when the message is there.
+#[inline]
 fn number(position: u64) -> u64 {
     (position + 1) & 0xffff_ffff
 }
 
+/// The first word of a slot in a ring of `N`, a power of two.
+#[expect(clippy::cast_possible_truncation, reason = "counted modulo the ring")]
+#[inline]
+fn base<const N: u64>(position: u64) -> usize {
+    const { assert!(N.is_power_of_two()) };
+    (position & (N - 1)) as usize * SLOT_WORDS
+}
+
 /// The writing end.
 #[derive(Debug)]
-pub(crate) struct Sender<W> {
+pub(crate) struct Sender<W, const N: u64> {
     slots: W,
     taken: W,
-    count: u64,
     next: u64,
     seen: u64,
 }
 
-impl<W: Words> Sender<W> {
-    /// The writing end of a fresh ring of `count` slots; the receiver tells in word 0 of `taken`.
-    pub(crate) fn new(slots: W, taken: W, count: u32) -> Self {
-        Self { slots, taken, count: u64::from(count), next: 0, seen: 0 }
+impl<W: Words, const N: u64> Sender<W, N> {
+    /// The writing end of a fresh ring; the receiver tells in word 0 of `taken`.
+    pub(crate) fn new(slots: W, taken: W) -> Self {
+        Self { slots, taken, next: 0, seen: 0 }
     }
 
     /// Messages written so far.
@@ -62,7 +68,7 @@ impl<W: Words> Sender<W> {
     /// Whether a slot is free, as far as is known without looking.
     #[inline]
     pub(crate) fn has_room(&self) -> bool {
-        self.next - self.seen < self.count
+        self.next - self.seen < N
     }
 
     /// Looks how far the receiver is; the number of slots taken.
@@ -78,70 +84,63 @@ impl<W: Words> Sender<W> {
         Ok(taken)
     }
 
-    /// Writes a message of which the first `words` words count. There must be room.
+    /// Writes word `i` (from 1) of the next message. There must be room.
     #[inline]
-    pub(crate) fn put(&mut self, slot: &Slot, words: usize) {
-        debug_assert!(self.has_room() && (1..=SLOT_WORDS).contains(&words));
-        #[expect(clippy::cast_possible_truncation, reason = "counted modulo the ring")]
-        let base = (self.next % self.count) as usize * SLOT_WORDS;
-        for (i, word) in slot.iter().enumerate().take(words).skip(1) {
-            self.slots.word(base + i).store(*word, Ordering::Relaxed);
-        }
-        let first = (slot[0] & !0xffff_ffff) | number(self.next);
-        self.slots.word(base).store(first, Ordering::Release);
+    pub(crate) fn write(&self, i: usize, word: u64) {
+        debug_assert!(self.has_room() && (1..SLOT_WORDS).contains(&i));
+        self.slots.word(base::<N>(self.next) + i).store(word, Ordering::Relaxed);
+    }
+
+    /// Makes the next message, of which the other words are written, one the receiver sees. `first` is the high
+    /// half of its first word.
+    #[inline]
+    pub(crate) fn publish(&mut self, first: u64) {
+        let word = (first & !0xffff_ffff) | number(self.next);
+        self.slots.word(base::<N>(self.next)).store(word, Ordering::Release);
         self.next += 1;
     }
 }
 
 /// The reading end.
 #[derive(Debug)]
-pub(crate) struct Receiver<W> {
+pub(crate) struct Receiver<W, const N: u64> {
     slots: W,
     taken: W,
-    count: u64,
     next: u64,
     told: u64,
 }
 
-impl<W: Words> Receiver<W> {
+impl<W: Words, const N: u64> Receiver<W, N> {
     /// The reading end of a fresh ring.
-    pub(crate) fn new(slots: W, taken: W, count: u32) -> Self {
-        Self { slots, taken, count: u64::from(count), next: 0, told: 0 }
-    }
-
-    #[inline]
-    fn base(&self) -> usize {
-        #[expect(clippy::cast_possible_truncation, reason = "counted modulo the ring")]
-        let slot = (self.next % self.count) as usize;
-        slot * SLOT_WORDS
+    pub(crate) fn new(slots: W, taken: W) -> Self {
+        Self { slots, taken, next: 0, told: 0 }
     }
 
     /// Whether a message is there.
     #[inline]
     pub(crate) fn ready(&self) -> bool {
-        self.slots.word(self.base()).load(Ordering::Relaxed) & 0xffff_ffff == number(self.next)
+        self.slots.word(base::<N>(self.next)).load(Ordering::Relaxed) & 0xffff_ffff == number(self.next)
     }
 
-    /// The next message, which stays where it is. All words are read once, here.
+    /// The first word of the next message, which stays where it is.
     #[inline]
-    pub(crate) fn peek(&self) -> Option<Slot> {
-        let base = self.base();
-        let first = self.slots.word(base).load(Ordering::Acquire);
-        if first & 0xffff_ffff != number(self.next) {
-            return None;
-        }
-        let mut slot = [first, 0, 0, 0, 0, 0, 0, 0];
-        for (i, word) in slot.iter_mut().enumerate().skip(1) {
-            *word = self.slots.word(base + i).load(Ordering::Relaxed);
-        }
-        Some(slot)
+    pub(crate) fn peek(&self) -> Option<u64> {
+        let first = self.slots.word(base::<N>(self.next)).load(Ordering::Acquire);
+        (first & 0xffff_ffff == number(self.next)).then_some(first)
+    }
+
+    /// Another word (from 1) of the message that was seen. A hostile sender may change it at any time: read each
+    /// once.
+    #[inline]
+    pub(crate) fn read(&self, i: usize) -> u64 {
+        self.slots.word(base::<N>(self.next) + i).load(Ordering::Relaxed)
     }
 
     /// Goes on to the next message; tells the sender once in a quarter of the ring.
     #[inline]
     pub(crate) fn advance(&mut self) {
         self.next += 1;
-        if self.next - self.told >= self.count.div_ceil(4) {
+        if self.next - self.told >= N.div_ceil(4) {
             self.tell();
         }
     }

@@ -5,9 +5,10 @@
 //! node's network namespace and needs no file, no inherited descriptor and no permission. A stranger who knows
 //! the name can wake a rank and nothing else.
 
-use crate::area::Area;
+use crate::area::SlotWords;
 use crate::fence;
 use crate::park;
+use crate::ring::Words as _;
 use crate::segment::Segment;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, bind, socket};
 use std::io;
@@ -31,15 +32,15 @@ const NEWS: usize = 16;
 /// Bytes of a socket's name that fit beside its length.
 const NAME: usize = 7;
 
-fn word(area: &Area, index: usize) -> &AtomicU64 {
-    #[expect(clippy::expect_used, reason = "a state has 64 words and indices here are below 32")]
-    area.word64(8 * index).expect("a word of the state")
+#[inline]
+fn word(state: &SlotWords, index: usize) -> &AtomicU64 {
+    state.word(index)
 }
 
 /// The states of a node's ranks, and this rank's socket.
 #[derive(Debug)]
 pub struct Bells {
-    states: Vec<Area>,
+    states: Vec<SlotWords>,
     me: usize,
     socket: Option<UnixDatagram>,
     tried: bool,
@@ -51,7 +52,8 @@ impl Bells {
     #[must_use]
     pub fn new(segment: &Segment) -> Self {
         let layout = segment.layout();
-        let states: Vec<Area> = (0..layout.ranks()).map(|r| segment.area(layout.state(r))).collect();
+        let state = |r| SlotWords::new(segment.area(layout.state(r)));
+        let states: Vec<SlotWords> = (0..layout.ranks()).map(state).collect();
         let me = segment.me() as usize;
         word(&states[me], PID).store(u64::from(std::process::id()), Ordering::Release);
         Self { states, me, socket: None, tried: false, asymmetric: fence::asymmetric() }
@@ -164,7 +166,7 @@ impl Bells {
 /// A look at who sleeps, for those who store something outside the engine: see [`Bells::ring`].
 #[derive(Clone, Debug)]
 pub struct Sleepers {
-    states: Vec<Area>,
+    states: Vec<SlotWords>,
     asymmetric: bool,
 }
 
@@ -173,7 +175,7 @@ impl Sleepers {
     #[must_use]
     pub fn new(segment: &Segment) -> Self {
         let layout = segment.layout();
-        let states = (0..layout.ranks()).map(|r| segment.area(layout.state(r))).collect();
+        let states = (0..layout.ranks()).map(|r| SlotWords::new(segment.area(layout.state(r)))).collect();
         Self { states, asymmetric: fence::asymmetric() }
     }
 
