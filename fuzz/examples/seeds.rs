@@ -91,7 +91,6 @@ fn report() -> NodeReport {
         hostname: "n1".into(),
         pid: 77,
         topology: Topology::flat(2),
-        addresses: Vec::new(),
         home: "/home/me".into(),
         nofile: 1024,
         wall_us: 1,

@@ -269,7 +269,6 @@ pub(crate) fn report() -> NodeReport {
         hostname: "n".into(),
         pid: 1,
         topology: Topology::flat(2),
-        addresses: Vec::new(),
         home: "/".into(),
         nofile: 1024,
         wall_us: 0,

@@ -15,9 +15,13 @@ fn only_child(pid: u32) -> u32 {
     children.split_whitespace().next().and_then(|p| p.parse().ok()).expect("a child process")
 }
 
-/// A job of two families, all started, marked by `mark` in their environment.
-fn families(mark: &str) -> Child {
-    let mut job = Command::new(bins::path("rmpirun"))
+/// A job of two families, all started, marked by `mark` in their environment; `apart`: with a daemon of its own.
+fn families(mark: &str, apart: bool) -> Child {
+    let mut job = Command::new(bins::path("rmpirun"));
+    if apart {
+        job.arg("--daemon").arg(format!("path:{}", bins::path("rmpid").display()));
+    }
+    let mut job = job
         .args(["--oversubscribe", "-np", "2", "-x", &format!("RMPI_TEST_MARK={mark}"), "sh", "-c", FAMILY])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -35,28 +39,45 @@ fn families(mark: &str) -> Child {
     job
 }
 
+/// The launcher is the guard where the whole job is here, and the worker its child; with a daemon apart the guard
+/// is the launcher's child and the worker the guard's.
 #[test]
 fn nothing_survives_whichever_of_our_processes_is_killed() {
-    for victim in ["launcher", "guard", "worker"] {
-        let mark = format!("local-{victim}-{}", std::process::id());
-        let mut job = families(&mark);
+    for (apart, victim) in
+        [(false, "launcher"), (false, "worker"), (true, "launcher"), (true, "guard"), (true, "worker")]
+    {
+        let mark = format!("local-{victim}-{apart}-{}", std::process::id());
+        let mut job = families(&mark, apart);
         assert!(procs::with_env("RMPI_TEST_MARK", &mark).len() >= 6, "the mark must find the families");
-        let guard = only_child(job.id());
+        let child = only_child(job.id());
         let pid = match victim {
             "launcher" => job.id(),
-            "guard" => guard,
-            _ => only_child(guard),
+            "worker" if apart => only_child(child),
+            _ => child,
         };
         let killed = Command::new("kill").args(["-9", &pid.to_string()]).status();
         assert!(killed.is_ok_and(|s| s.success()));
         let clean = until(PROMISE, || procs::with_env("RMPI_TEST_MARK", &mark).is_empty());
-        assert!(clean, "{victim}: left {:?}", procs::with_env("RMPI_TEST_MARK", &mark));
+        assert!(clean, "{victim} {apart}: left {:?}", procs::with_env("RMPI_TEST_MARK", &mark));
         assert!(ends_within(&mut job, PROMISE), "{victim}: the launcher did not end");
         let code = job.wait().ok().and_then(|s| s.code());
         if victim != "launcher" {
             let mut text = String::new();
             job.stderr.take().map(|mut e| e.read_to_string(&mut text));
-            assert_eq!(code, Some(254), "{victim}: {text}");
+            assert_eq!(code, Some(254), "{victim} {apart}: {text}");
         }
     }
+}
+
+/// Someone stops the process that runs the job: the guard gives it up after the time a silent node gets.
+#[test]
+fn a_stopped_worker_is_lost() {
+    let mark = format!("local-stopped-{}", std::process::id());
+    let mut job = families(&mark, false);
+    let stopped = Command::new("kill").args(["-STOP", &only_child(job.id()).to_string()]).status();
+    assert!(stopped.is_ok_and(|s| s.success()));
+    assert!(ends_within(&mut job, PROMISE), "the launcher did not end");
+    assert_eq!(job.wait().ok().and_then(|s| s.code()), Some(254));
+    let left = procs::with_env("RMPI_TEST_MARK", &mark);
+    assert!(left.is_empty(), "left {left:?}");
 }

@@ -22,7 +22,10 @@ fn ranks_run_and_end_and_the_daemon_leaves() {
     let pids = l.run(l.shell(script, 2));
     let mut story = l.follow();
     for r in 0..2 {
-        assert_eq!(story.text(r, Stream::Stdout), format!("out {r}/2 yes boot=3,listen=4,kvs=5 /tmp\n"));
+        assert_eq!(
+            story.text(r, Stream::Stdout),
+            format!("out {r}/2 yes boot=3,listen=4,kvs=5,shm=6 /tmp\n")
+        );
         assert_eq!(story.text(r, Stream::Stderr), format!("oh {r}\n"));
     }
     story.exits.sort_by_key(|e| e.proc);

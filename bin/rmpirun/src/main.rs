@@ -31,7 +31,7 @@ fn main() -> ExitCode {
     }
     match sources::understand(argv0, args.collect()) {
         Ok(Parsed::Print { text }) => ExitCode::from(print(&text)),
-        Ok(Parsed::Run(command)) => ExitCode::from(run(*command)),
+        Ok(Parsed::Run(command)) => rmpi_launch::leave(run(*command)),
         Err(error) => {
             say(&rmpi_launch::report::lines(&error.message));
             say(&format!("rmpirun: exit code {}\n", CliError::EXIT));

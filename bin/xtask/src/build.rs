@@ -26,7 +26,7 @@ pub(crate) fn release() -> Result<PathBuf, String> {
 pub(crate) fn static_daemon() -> Result<PathBuf, String> {
     let triple = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
     let mut build = cargo(&["build", "--release", "--locked", "-p", "rmpid", "--target", &triple]);
-    build.env("RUSTFLAGS", "-C target-feature=+crt-static");
+    build.env("RUSTFLAGS", "-C target-feature=+crt-static -C relocation-model=static");
     stage::run("build the static daemon", &mut build)?;
     Ok(target().join(triple).join("release/rmpid"))
 }

@@ -64,7 +64,6 @@ fn report() -> NodeReport {
         hostname: "h".into(),
         pid: 1,
         topology: Topology::flat(1),
-        addresses: Vec::new(),
         home: "/".into(),
         nofile: 1,
         wall_us: u64::MAX,

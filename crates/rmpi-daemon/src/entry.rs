@@ -53,10 +53,7 @@ pub struct Forked {
 /// # Errors
 /// [`io::ErrorKind::Unsupported`] when this process has more than one thread; what `pipe` and `fork` say.
 pub fn fork() -> io::Result<Forked> {
-    // Two links and one for each thread.
-    if std::os::unix::fs::MetadataExt::nlink(&std::fs::metadata("/proc/self/task")?) != 3 {
-        return Err(io::ErrorKind::Unsupported.into());
-    }
+    one_thread()?;
     let (theirs_in, to) = pipe2(OFlag::O_CLOEXEC)?;
     let (from, theirs_out) = pipe2(OFlag::O_CLOEXEC)?;
     if sys::fork()?.is_some() {
@@ -75,6 +72,18 @@ pub fn fork() -> io::Result<Forked> {
         |()| serve(),
     );
     std::process::exit(code.into())
+}
+
+/// Whether this process may fork and go on as it likes.
+///
+/// # Errors
+/// [`io::ErrorKind::Unsupported`] when it has more than one thread; what the kernel says.
+pub(crate) fn one_thread() -> io::Result<()> {
+    // Two links and one for each thread.
+    match std::os::unix::fs::MetadataExt::nlink(&std::fs::metadata("/proc/self/task")?) {
+        3 => Ok(()),
+        _ => Err(io::ErrorKind::Unsupported.into()),
+    }
 }
 
 /// Says an error on standard error: before there is a control stream, or after it.

@@ -6,6 +6,7 @@ mod entry;
 mod env;
 mod family;
 mod guard;
+mod here;
 mod keys;
 mod kvs;
 mod lines;
@@ -29,9 +30,10 @@ mod testing;
 
 use entry::complain;
 pub use entry::{Forked, HIDDEN_WORD, fork, main};
+pub use here::{Here, guarded, leave};
 
 /// The CPUs this process may use, as a daemon here would report them.
 #[must_use]
 pub fn topology() -> rmpi_types::Topology {
-    topo::read(std::path::Path::new("/"), &topo::affinity().unwrap_or_default())
+    topo::read(std::path::Path::new("/"), &topo::affinity().unwrap_or_default(), topo::Caches::Read)
 }

@@ -6,7 +6,6 @@ use nix::sys::socket::{
     getsockname, listen, setsockopt, socket, sockopt,
 };
 use rmpi_types::launch::IpFamily;
-use rmpi_types::node::Address;
 use rmpi_types::{LaunchFault, NodeLaunch, Rank, Stage};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -14,6 +13,19 @@ use std::path::Path;
 
 /// Addresses offered at most (the boot block has room for as many).
 const MAX: usize = rmpi_wire::boot::MAX_ADDRESSES;
+
+/// One address of a network interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Address {
+    /// The address.
+    ip: IpAddr,
+    /// Length of the network prefix in bits.
+    prefix: u8,
+    /// Interface name, `eth0`.
+    iface: String,
+    /// Whether the interface is a software bridge (docker0, virbr0): tried last.
+    bridge: bool,
+}
 
 /// All addresses of interfaces that are up, loopback included; link-local IPv6 ones left out, as they mean
 /// nothing without an interface number.

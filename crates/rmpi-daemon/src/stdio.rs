@@ -19,6 +19,8 @@ use tokio::sync::{Notify, mpsc};
 
 /// Bytes read at once.
 const CHUNK: usize = 64 << 10;
+/// More than the C library's allocator keeps itself (`mallopt(3)`, `M_MMAP_THRESHOLD`).
+const FRESH: usize = 256 << 10;
 
 /// A pipe: read end, write end; both close on exec.
 pub(crate) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
@@ -73,8 +75,9 @@ impl Credit {
 }
 
 thread_local! {
-    /// One buffer for all streams: reads do not wait while they hold it.
-    static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; CHUNK]);
+    /// One buffer for all streams: reads do not wait while they hold it. So large that the allocator takes it
+    /// from the kernel, which gives zeroes page by page when they are touched: most jobs print little.
+    static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; FRESH]);
 }
 
 /// Reads an output stream to its end; gives whole lines, and says which are the last.

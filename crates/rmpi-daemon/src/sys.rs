@@ -68,6 +68,37 @@ pub(crate) fn wait_for(pid: i32) -> Option<Reaped> {
     }
 }
 
+/// What a child was seen doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Look {
+    /// It has ended, and is reaped.
+    Ended(RankEnd),
+    /// It was stopped.
+    Stopped,
+    /// It was continued.
+    Continued,
+    /// Nothing new.
+    Same,
+}
+
+/// Looks at a child without waiting.
+///
+/// # Errors
+/// That it is no child.
+pub(crate) fn look_at(pid: i32) -> io::Result<Look> {
+    let mut status = 0;
+    let options = libc::WNOHANG | libc::WUNTRACED | libc::WCONTINUED | libc::__WALL;
+    // SAFETY: `status` is ours.
+    match unsafe { libc::waitpid(pid, &raw mut status, options) } {
+        0 => Ok(Look::Same),
+        -1 if interrupted() => Ok(Look::Same),
+        -1 => Err(io::Error::last_os_error()),
+        _ if libc::WIFSTOPPED(status) => Ok(Look::Stopped),
+        _ if libc::WIFCONTINUED(status) => Ok(Look::Continued),
+        _ => Ok(end_of(status).map_or(Look::Same, Look::Ended)),
+    }
+}
+
 fn interrupted() -> bool {
     io::Error::last_os_error().kind() == io::ErrorKind::Interrupted
 }

@@ -1,22 +1,26 @@
-//! The control stream: hello, then frames both ways over two descriptors (pipes, or one socket). Writing
-//! never blocks the worker: frames queue here; what can queue is bounded by the credits of the ranks.
+//! The control stream: hello, then frames both ways over two descriptors (pipes, or one socket) or in memory.
+//! Writing never blocks the worker: frames queue here; what can queue is bounded by the credits of the ranks.
 
-use bytes::BufMut;
+use crate::stdio;
 use nix::unistd::{read, write};
 use rmpi_wire::hello::{self, Role};
 use rmpi_wire::{Frame, FrameDecoder, Hello, WireError};
 use std::cell::{Cell, RefCell};
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
+use std::pin::Pin;
 use std::rc::Rc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::unix::AsyncFd;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::sync::Notify;
 
 /// How long the launcher may take to say hello.
 const HELLO: Duration = Duration::from_secs(60);
-/// Bytes read at once.
-const CHUNK: usize = 64 << 10;
+/// Bytes read at once: at first, and of a busy stream.
+const CHUNK_MIN: usize = 4 << 10;
+const CHUNK_MAX: usize = 64 << 10;
 
 /// Why a control stream did not come about.
 #[derive(Debug, thiserror::Error)]
@@ -35,32 +39,76 @@ pub(crate) enum HelloError {
     Role,
 }
 
+/// One descriptor of the stream, pipe or socket.
+#[derive(Debug)]
+pub(crate) struct End(AsyncFd<OwnedFd>);
+
+impl End {
+    /// Of this descriptor, which becomes non-blocking.
+    ///
+    /// # Errors
+    /// What `fcntl` or `epoll` say.
+    pub(crate) fn new(fd: OwnedFd) -> io::Result<Self> {
+        stdio::nonblocking(fd).map(Self)
+    }
+}
+
+impl AsyncRead for End {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        loop {
+            let mut ready = ready!(self.0.poll_read_ready(cx))?;
+            match ready.try_io(|fd| Ok(read(fd, buffer.initialize_unfilled())?)) {
+                Err(_) => {}
+                Ok(Err(e)) if e.kind() == io::ErrorKind::Interrupted => {}
+                Ok(count) => return Poll::Ready(count.map(|n| buffer.advance(n))),
+            }
+        }
+    }
+}
+
+impl AsyncWrite for End {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        loop {
+            let mut ready = ready!(self.0.poll_write_ready(cx))?;
+            match ready.try_io(|fd| Ok(write(fd, bytes)?)) {
+                Err(_) => {}
+                Ok(Err(e)) if e.kind() == io::ErrorKind::Interrupted => {}
+                Ok(count) => return Poll::Ready(count),
+            }
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    /// The stream ends when the descriptor is closed.
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
 /// Sends our hello.
 ///
 /// # Errors
 /// See [`HelloError`].
-pub(crate) async fn say_hello(output: &AsyncFd<OwnedFd>) -> Result<(), HelloError> {
+pub(crate) async fn say_hello(output: &mut (impl AsyncWrite + Unpin)) -> Result<(), HelloError> {
     let mut nonce = [0; 16];
     std::fs::File::open("/dev/urandom")?.read_exact(&mut nonce)?;
-    Ok(write_all(output, &Hello::ours(Role::Daemon, nonce).encode()).await?)
+    Ok(output.write_all(&Hello::ours(Role::Daemon, nonce).encode()).await?)
 }
 
 /// Takes the launcher's hello.
 ///
 /// # Errors
 /// See [`HelloError`].
-pub(crate) async fn hear_hello(input: &AsyncFd<OwnedFd>) -> Result<(), HelloError> {
+pub(crate) async fn hear_hello(input: &mut (impl AsyncRead + Unpin)) -> Result<(), HelloError> {
     let mut theirs = [0; hello::LEN];
-    let take = async {
-        let mut filled = 0;
-        while filled < theirs.len() {
-            match read_some(input, &mut theirs[filled..]).await? {
-                0 => return Err(HelloError::Io(io::ErrorKind::UnexpectedEof.into())),
-                n => filled += n,
-            }
-        }
-        Ok(())
-    };
+    let take = input.read_exact(&mut theirs);
     tokio::time::timeout(HELLO, take).await.map_err(|_| HelloError::Silent)??;
     match Hello::decode(&theirs)?.role {
         Role::Launcher => Ok(()),
@@ -68,37 +116,20 @@ pub(crate) async fn hear_hello(input: &AsyncFd<OwnedFd>) -> Result<(), HelloErro
     }
 }
 
-async fn read_some(fd: &AsyncFd<OwnedFd>, buffer: &mut [u8]) -> io::Result<usize> {
-    loop {
-        let mut ready = fd.readable().await?;
-        match ready.try_io(|fd| Ok(read(fd, buffer)?)) {
-            Err(_) => {}
-            Ok(Err(e)) if e.kind() == io::ErrorKind::Interrupted => {}
-            Ok(result) => return result,
-        }
-    }
-}
-
-async fn write_all(fd: &AsyncFd<OwnedFd>, mut bytes: &[u8]) -> io::Result<()> {
-    while !bytes.is_empty() {
-        let mut ready = fd.writable().await?;
-        match ready.try_io(|fd| Ok(write(fd, bytes)?)) {
-            Err(_) => {}
-            Ok(Err(e)) if e.kind() == io::ErrorKind::Interrupted => {}
-            Ok(result) => bytes = &bytes[result?..],
-        }
-    }
-    Ok(())
-}
-
 /// Reads frames until the stream ends; a malformed one ends it.
-pub(crate) async fn read_frames(fd: AsyncFd<OwnedFd>, give: impl Fn(Frame)) -> Result<(), HelloError> {
+pub(crate) async fn read_frames(
+    mut input: impl AsyncRead + Unpin,
+    give: impl Fn(Frame),
+) -> Result<(), HelloError> {
     let mut decoder = FrameDecoder::default();
-    let mut chunk = vec![0; CHUNK];
+    let mut room = CHUNK_MIN;
     loop {
-        match read_some(&fd, &mut chunk).await? {
+        let buffer = decoder.buffer();
+        buffer.reserve(room);
+        match input.read_buf(buffer).await? {
             0 => return Ok(()),
-            n => decoder.buffer().put_slice(&chunk[..n]),
+            n if n >= room => room = (room * 2).min(CHUNK_MAX),
+            _ => {}
         }
         while let Some(frame) = decoder.next_frame()? {
             give(frame);
@@ -136,7 +167,7 @@ impl Queue {
     }
 
     /// Writes what is queued, for ever; ends when the stream does.
-    pub(crate) async fn write(self: Rc<Self>, fd: AsyncFd<OwnedFd>) -> io::Error {
+    pub(crate) async fn write(self: Rc<Self>, mut output: impl AsyncWrite + Unpin) -> io::Error {
         loop {
             let bytes = self.bytes.take();
             if bytes.is_empty() {
@@ -146,7 +177,7 @@ impl Queue {
                 continue;
             }
             self.writing.set(true);
-            if let Err(error) = write_all(&fd, &bytes).await {
+            if let Err(error) = output.write_all(&bytes).await {
                 self.broken.set(true);
                 self.bytes.take();
                 self.idle.notify_one();

@@ -48,8 +48,19 @@ pub(crate) struct Config {
     pub(crate) prompt: bool,
     /// Which start of the job this is, from 0.
     pub(crate) restart: u32,
-    /// This machine's daemon, if it was forked off this process.
-    pub(crate) forked: Mutex<Option<Forked>>,
+    /// This machine's daemon, if it was forked off this process or is in it.
+    pub(crate) daemon: Mutex<Option<Daemon>>,
+    /// The process that the user started, if it is another one: it stops when the job is suspended.
+    pub(crate) front: Option<i32>,
+}
+
+/// A daemon on this machine that needs no start.
+#[derive(Debug)]
+pub(crate) enum Daemon {
+    /// Another process.
+    Forked(Forked),
+    /// This process.
+    Here(tokio::io::DuplexStream),
 }
 
 impl Job {
@@ -77,6 +88,10 @@ impl Job {
     /// Runs the job on the calling thread to its end: for a program that does nothing else. It saves what
     /// threads cost, and on this machine, where the daemon is this program ([`DaemonSource::ThisExecutable`],
     /// [`DaemonSource::Bytes`]) and has one thread yet, starting the daemon as a program: it is forked off.
+    ///
+    /// If the whole job is on this machine, and standard input is no terminal, this process is the daemon too. **Then
+    /// this returns in a child of the calling process**, which stays behind as the child's guard, passes `signals`
+    /// on and ends with the child's exit code: have nothing open that must be closed once only.
     ///
     /// `signals` must be blocked; each that comes is given to `on_signal`. `on_event` must not wait: the job
     /// stands still meanwhile, and hosts that hear nothing give it up.
@@ -293,7 +308,8 @@ impl JobBuilder {
                 cwd: cwd()?,
                 prompt: self.prompt,
                 restart: self.restart,
-                forked: Mutex::default(),
+                daemon: Mutex::default(),
+                front: None,
                 spec: self.spec,
             },
         })

@@ -61,6 +61,12 @@ pub use running::{Control, EventStream, Running};
 pub use sink::Delivery;
 pub use view::{NodeView, Parts, PlanView};
 
+/// Ends the program after [`Job::run_here`], as `std::process::exit` does but sooner: a process that stayed behind as
+/// the guard ends with the same code at once.
+pub fn leave(code: u8) -> ! {
+    rmpi_daemon::leave(code)
+}
+
 /// Becomes the per-node daemon and never returns, if this process was started as one by
 /// [`DaemonSource::ThisExecutable`]. Call it first in `main`, before any thread is started.
 pub fn daemon_if_asked() {

@@ -315,7 +315,6 @@ mod tests {
             hostname: "h".into(),
             pid: 1,
             topology: rmpi_types::Topology::flat(2),
-            addresses: Vec::new(),
             home: OsString::new(),
             nofile: 1024,
             wall_us: 0,

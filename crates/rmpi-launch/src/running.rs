@@ -2,18 +2,21 @@
 
 use crate::driver::{self, Input};
 use crate::event::{Event, Events, Sent};
-use crate::job::Config;
+use crate::job::{Config, Daemon};
 use crate::outcome::Outcome;
 use crate::reach;
 use nix::sys::signal::SigSet;
 use nix::sys::signalfd::{SfdFlags, SignalFd};
+use rmpi_daemon::Here;
 use rmpi_types::outcome::Cause;
-use std::io;
+use rmpi_types::spec::BindTo;
+use std::io::{self, IsTerminal as _};
 use std::pin::pin;
 use std::sync::{Arc, PoisonError, mpsc};
 use std::thread;
 use tokio::net::unix::pipe::Receiver;
 use tokio::sync::mpsc as queue;
+use tokio::task::{LocalSet, spawn_local};
 
 /// A running job. Dropping it cancels the job without waiting for its end.
 #[derive(Debug)]
@@ -108,59 +111,117 @@ impl Drop for Running {
     }
 }
 
+/// Bytes on their way between the launcher and a worker in the same process.
+const IN_MEMORY: usize = 256 << 10;
+
 /// Runs a job on the calling thread; see [`crate::Job::run_here`].
 pub(crate) fn here(
-    config: Config,
+    mut config: Config,
     signals: &SigSet,
     mut on_signal: impl FnMut(&Control, i32),
     on_event: impl FnMut(Event) + Send + 'static,
 ) -> io::Result<Outcome> {
-    if config.image.is_this_program() && reach::any_local(&config) {
-        match rmpi_daemon::fork() {
-            Ok(forked) => *config.forked.lock().unwrap_or_else(PoisonError::into_inner) = Some(forked),
-            Err(error) => tracing::debug!(%error, "the daemon is started as a program of its own"),
-        }
-    }
+    let worker = own_daemon(&mut config, signals);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (control, inbox) = queue::unbounded_channel();
+    let mut worker = worker.map(|worker| {
+        let (ours, theirs) = tokio::io::duplex(IN_MEMORY);
+        *config.daemon.lock().unwrap_or_else(PoisonError::into_inner) = Some(Daemon::Here(ours));
+        (worker, theirs)
+    });
+    let hosts = &config.spec.hosts;
+    let caches = config.spec.placement.by_caches()
+        || hosts.iter().any(|h| h.bind_to.as_ref().is_some_and(BindTo::by_caches));
     let job = driver::run(Arc::new(config), Events::call(on_event), control.clone(), inbox);
     let control = Control(control);
-    let outcome = runtime.block_on(async {
-        let mut signals = Signals::open(signals)?;
+    let outcome = LocalSet::new().block_on(&runtime, async {
+        let mut signals = match &worker {
+            Some((here, _)) => Signals::Passed(Receiver::from_owned_fd(here.signals()?)?),
+            None => Signals::open(signals)?,
+        };
+        let serving = worker.take().map(|(here, stream)| {
+            let (input, output) = tokio::io::split(stream);
+            spawn_local(here.serve(caches, input, output))
+        });
         let mut job = pin!(job);
-        loop {
+        let outcome = loop {
             tokio::select! {
                 biased;
                 signal = signals.next() => on_signal(&control, signal),
-                outcome = &mut job => return Ok(outcome),
+                outcome = &mut job => break outcome,
             }
+        };
+        if let Some(serving) = serving
+            && let Ok(Err(error)) = serving.await
+        {
+            tracing::warn!(%error, "this machine's worker failed");
         }
+        Ok(outcome)
     });
     // Name look-ups of given-up hosts may still block a pool thread: not waited for.
     runtime.shutdown_background();
     outcome
 }
 
-/// Blocked signals, taken one by one.
-struct Signals(Receiver);
+/// Sees to a daemon on this machine, if the job needs one and it is this program. Gives the one that this process
+/// is to be: when nothing of the job is elsewhere, no terminal's input has to be read from its session, and it will
+/// not be started again in the process that then is the worker.
+fn own_daemon(config: &mut Config, signals: &SigSet) -> Option<Here> {
+    if !config.image.is_this_program() {
+        return None;
+    }
+    let started = match reach::where_needed(config) {
+        reach::Needed::Elsewhere => return None,
+        reach::Needed::OnlyHere if !io::stdin().is_terminal() && config.spec.restarts == 0 => {
+            rmpi_daemon::guarded(signals).map(|here| {
+                config.front = Some(here.guard());
+                Some(here)
+            })
+        }
+        reach::Needed::OnlyHere | reach::Needed::HereToo => rmpi_daemon::fork().map(|forked| {
+            *config.daemon.lock().unwrap_or_else(PoisonError::into_inner) = Some(Daemon::Forked(forked));
+            None
+        }),
+    };
+    started.unwrap_or_else(|error| {
+        tracing::debug!(%error, "the daemon is started as a program of its own");
+        None
+    })
+}
+
+/// The user's signals, one by one.
+enum Signals {
+    /// Blocked in this process, read from the kernel.
+    Blocked(Receiver),
+    /// Passed on by the guard, a byte each.
+    Passed(Receiver),
+}
 
 impl Signals {
     fn open(set: &SigSet) -> io::Result<Self> {
         let fd = SignalFd::with_flags(set, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
         // No pipe, but read like one: whole records or nothing.
-        Receiver::from_owned_fd_unchecked(fd.into()).map(Self)
+        Receiver::from_owned_fd_unchecked(fd.into()).map(Self::Blocked)
     }
 
     /// The next one; never returns when no more can be had. Safe to give up and call again.
     async fn next(&mut self) -> i32 {
         // `signalfd(2)`: 128 bytes, the number first.
         let mut record = [0; 128];
+        let (from, length) = match self {
+            Self::Blocked(from) => (from, 128),
+            Self::Passed(from) => (from, 1),
+        };
         loop {
-            if self.0.readable().await.is_err() {
+            if from.readable().await.is_err() {
                 std::future::pending::<()>().await;
             }
-            if let Ok(128) = self.0.try_read(&mut record) {
-                return i32::from_ne_bytes([record[0], record[1], record[2], record[3]]);
+            match from.try_read(&mut record[..length]) {
+                Ok(0) => std::future::pending().await,
+                Ok(n) if n == length => {
+                    return i32::from_ne_bytes([record[0], record[1], record[2], record[3]]);
+                }
+                Ok(_) | Err(_) => {}
             }
         }
     }

@@ -256,7 +256,6 @@ impl Sim {
             hostname: format!("n{node}"),
             pid: 1,
             topology: Topology::flat(2),
-            addresses: Vec::new(),
             home: "/".into(),
             nofile: 1024,
             wall_us: self.nodes[node.0 as usize].wall_us(self.now),

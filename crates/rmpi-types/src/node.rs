@@ -3,25 +3,11 @@
 use crate::Topology;
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
-use std::net::IpAddr;
 
 /// What makes a node one node: boot id and PID-, IPC- and network-namespace ids, or an id that the start
 /// command gave (`RMPI_NODE_ID`). Two host names with one `NodeId` are one node. Never an address or a name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct NodeId(pub String);
-
-/// One address of a node's network interface.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Address {
-    /// The address.
-    pub ip: IpAddr,
-    /// Length of the network prefix in bits.
-    pub prefix: u8,
-    /// Interface name, `eth0`.
-    pub iface: String,
-    /// Whether the interface is a software bridge (docker0, virbr0): tried last.
-    pub bridge: bool,
-}
 
 /// A daemon's report: all the planner and the launcher need to know of a node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,8 +20,6 @@ pub struct NodeReport {
     pub pid: u32,
     /// Usable CPUs.
     pub topology: Topology,
-    /// Usable addresses, up and numeric, loopback included.
-    pub addresses: Vec<Address>,
     /// The login's home directory.
     pub home: OsString,
     /// The hard limit of open files after the daemon raised its own.

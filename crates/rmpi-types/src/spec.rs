@@ -188,6 +188,33 @@ pub struct Placement {
     pub bind_order: Option<Object>,
 }
 
+impl Placement {
+    /// Whether it depends on which CPUs share caches.
+    #[must_use]
+    pub fn by_caches(&self) -> bool {
+        let map = match &self.map_by {
+            MapBy::Object(object) | MapBy::Ppr(_, object) => object.is_cache(),
+            MapBy::Slot | MapBy::Seq(_) | MapBy::Rankfile(_) => false,
+        };
+        let rank = matches!(self.rank_by, Some(RankBy::Object(object)) if object.is_cache());
+        map || rank || self.bind_to.by_caches()
+    }
+}
+
+impl BindTo {
+    /// Whether it depends on which CPUs share caches.
+    #[must_use]
+    pub fn by_caches(&self) -> bool {
+        matches!(self, Self::Object(object) if object.is_cache())
+    }
+}
+
+impl Object {
+    const fn is_cache(self) -> bool {
+        matches!(self, Self::L1 | Self::L2 | Self::L3)
+    }
+}
+
 /// Hardware objects ranks can be mapped by and bound to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Object {

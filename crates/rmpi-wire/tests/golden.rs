@@ -7,7 +7,6 @@
 use bytes::Bytes;
 use rmpi_types::cpus::{Cpu, CpuSet, Topology};
 use rmpi_types::launch::{AppLaunch, EnvMerge, NodeEndpoints, StdioKind};
-use rmpi_types::node::Address;
 use rmpi_types::outcome::Abort;
 use rmpi_types::{
     DataPlane, EndpointTable, Epoch, JobId, LaunchFault, Namespace, NodeId, NodeIdx, NodeLaunch, NodeReport,
@@ -97,12 +96,6 @@ fn report() -> NodeReport {
             quota_milli: Some(1500),
             gpus: vec![],
         },
-        addresses: vec![Address {
-            ip: "10.0.0.1".parse().unwrap(),
-            prefix: 24,
-            iface: "eth0".into(),
-            bridge: false,
-        }],
         home: "/root".into(),
         nofile: 1024,
         wall_us: 1_700_000_000_000_000,

@@ -77,7 +77,6 @@ impl Launcher {
             hostname: String::new(),
             pid: 0,
             topology: rmpi_types::Topology::default(),
-            addresses: Vec::new(),
             home: "/".into(),
             nofile: 0,
             wall_us: 0,

@@ -4,6 +4,7 @@
 //! apart are made again: virtual machines move their cores between sharing a last-level cache and not, which
 //! changes every figure by a factor.
 
+mod launch;
 mod line;
 mod measure;
 mod peers;
@@ -32,6 +33,7 @@ pub(crate) const WORDS: &str = "\
   --rounds N       interleaved rounds (3)
   --out DIR        where results.json, the pictures and report.html go (target/bench)
   --draw           draw and report what DIR/results.json has, without measuring
+  launch ...       first word: starting and ending ranks that do nothing (launch --np N,... --peer NAME=COMMAND ...)
 ";
 
 /// Measures, keeps, draws and reports.
@@ -39,6 +41,9 @@ pub(crate) const WORDS: &str = "\
 /// # Errors
 /// A line saying what is wrong with the words, or which step failed.
 pub(crate) fn run(words: &[&str]) -> Result<(), String> {
+    if let ["launch", words @ ..] = words {
+        return launch::run(words);
+    }
     let mut plan =
         Plan { peers: Vec::new(), suites: suite::all(), rounds: 3, out: stage::target().join("bench") };
     let (mut only, mut draw, mut words) = (Vec::new(), false, words.iter());

@@ -11,21 +11,32 @@ use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::path::Path;
 
+/// Whether the caches are looked at: a dozen files for each core, which only placing by caches needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Caches {
+    /// They are.
+    Read,
+    /// Each core counts as having its own.
+    Assumed,
+}
+
 /// Reads the tree under `root`; only CPUs in `allowed` are listed, cores are numbered over all that are
 /// online. A tree that says nothing gives each allowed CPU a core of its own.
-pub(crate) fn read(root: &Path, allowed: &CpuSet) -> Topology {
+pub(crate) fn read(root: &Path, allowed: &CpuSet, caches: Caches) -> Topology {
     let system = root.join("sys/devices/system");
     let online = text(&system.join("cpu/online"))
         .and_then(|t| CpuSet::parse_list(&t))
         .filter(|s| !s.is_empty())
         .unwrap_or_else(|| each_online(&system.join("cpu")));
-    let allowed = cgroup::cpuset(root)
+    let groups = cgroup::Groups::read(root);
+    let allowed = groups
+        .cpuset()
         .filter(|s| s.iter().any(|c| allowed.contains(c)))
         .map_or_else(|| allowed.clone(), |set| set.iter().filter(|&c| allowed.contains(c)).collect());
     let numa = numa_of(&system.join("node"));
     let mut known = Known::default();
-    let raw = online.iter().filter_map(|cpu| Raw::read(&system, cpu, &numa, &mut known)).collect();
-    let quota_milli = cgroup::quota_milli(root);
+    let raw = online.iter().filter_map(|cpu| Raw::read(&system, cpu, &numa, caches, &mut known)).collect();
+    let quota_milli = groups.quota_milli();
     let mut cpus = number(raw);
     // The system's numbers of NUMA nodes and ours.
     let ours = cpus.iter().filter_map(|c| Some((*numa.get(&c.os)?, c.numa))).collect();
@@ -83,7 +94,13 @@ fn lowest(known: &mut BTreeMap<u32, u32>, os: u32, read: impl FnOnce() -> Option
 }
 
 impl Raw {
-    fn read(system: &Path, os: u32, numa: &BTreeMap<u32, u32>, known: &mut Known) -> Option<Self> {
+    fn read(
+        system: &Path,
+        os: u32,
+        numa: &BTreeMap<u32, u32>,
+        caches: Caches,
+        known: &mut Known,
+    ) -> Option<Self> {
         let cpu = system.join(format!("cpu/cpu{os}"));
         let topology = cpu.join("topology");
         let either = |names: [&str; 2]| names.iter().find_map(|n| set(&topology.join(n)));
@@ -94,13 +111,16 @@ impl Raw {
         let core = core.unwrap_or(os);
         let package =
             lowest(&mut known.package, os, || either(["package_cpus", "core_siblings"])).unwrap_or(0);
-        let cache = *known.cache.entry(core).or_insert_with(|| caches(&cpu));
+        let cache = match caches {
+            Caches::Read => *known.cache.entry(core).or_insert_with(|| caches_of(&cpu)),
+            Caches::Assumed => [None; 3],
+        };
         Some(Self { os, core, package, numa: numa.get(&os).copied().unwrap_or(0), cache })
     }
 }
 
 /// Lowest CPUs of the data caches of a CPU, by level.
-fn caches(cpu: &Path) -> [Option<u32>; 3] {
+fn caches_of(cpu: &Path) -> [Option<u32>; 3] {
     let mut cache = [None; 3];
     for index in numbered(&cpu.join("cache"), "index") {
         let dir = cpu.join(format!("cache/index{index}"));
@@ -153,6 +173,10 @@ fn number(mut raw: Vec<Raw>) -> Vec<Cpu> {
 
 fn numa_of(nodes: &Path) -> BTreeMap<u32, u32> {
     let mut map = BTreeMap::new();
+    // Most machines have one, and a CPU without a node counts as the first's.
+    if text(&nodes.join("online")).is_some_and(|t| t.trim() == "0") {
+        return map;
+    }
     for node in numbered(nodes, "node") {
         let cpus = set(&nodes.join(format!("node{node}/cpumap")));
         cpus.iter().flat_map(CpuSet::iter).for_each(|cpu| {
@@ -171,15 +195,20 @@ fn numbered(dir: &Path, prefix: &str) -> Vec<u32> {
     numbers
 }
 
-/// A small file of the kernel's. Not by `std::fs`, which asks for a size first: there are hundreds.
+/// A small file of the kernel's. Not by `std::fs`, which asks for a size first: there are hundreds. A read that
+/// does not fill the buffer was the last: such a file is made whole when it is read.
 fn text(path: &Path) -> Option<String> {
     let mut file = std::fs::File::open(path).ok()?;
     let mut bytes = Vec::new();
     let mut chunk = [0; 4096];
     loop {
         match file.read(&mut chunk) {
-            Ok(0) => return String::from_utf8(bytes).ok(),
-            Ok(n) => bytes.extend_from_slice(&chunk[..n]),
+            Ok(n) => {
+                bytes.extend_from_slice(&chunk[..n]);
+                if n < chunk.len() {
+                    return String::from_utf8(bytes).ok();
+                }
+            }
             Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
             Err(_) => return None,
         }

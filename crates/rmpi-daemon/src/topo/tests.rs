@@ -53,7 +53,7 @@ fn real_machines_look_as_hwloc_sees_them() {
     ];
     for (name, files, counts, first) in table {
         let tree = Tree::system(name, files);
-        let t = read(&tree.0, &any());
+        let t = read(&tree.0, &any(), Caches::Read);
         let got = [
             t.cpus.len(),
             count(&t, |c| c.core),
@@ -72,7 +72,7 @@ fn real_machines_look_as_hwloc_sees_them() {
 #[test]
 fn an_arm_board_says_little() {
     let tree = Tree::system("arm", include_str!("trees/2arm-2c.txt"));
-    let t = read(&tree.0, &any());
+    let t = read(&tree.0, &any(), Caches::Read);
     assert_eq!((t.cpus.len(), t.cores(), count(&t, |c| c.package)), (2, 2, 1));
 }
 
@@ -84,7 +84,7 @@ fn a_cpuset_of_version_2_narrows_a_real_machine() {
     text.push_str("proc/self/cgroup 0::/uid_2008/job_15389/step_0\n");
     text.push_str("sys/fs/cgroup/uid_2008/job_15389/step_0/cpuset.cpus.effective 0-5\n");
     let tree = Tree::new("step", &text);
-    let t = read(&tree.0, &any());
+    let t = read(&tree.0, &any(), Caches::Read);
     let counts = [t.cpus.len(), t.cores() as usize, count(&t, |c| c.package), count(&t, |c| c.numa)];
     assert_eq!(counts, [6, 6, 1, 2]);
     assert_eq!(count(&t, |c| c.cache[2]), 2);
@@ -126,7 +126,7 @@ fn generated_machines_are_read_as_they_were_made() {
             files += &format!("node/node{numa}/cpumap {}\n", of(numa * cores, cores));
         }
         let tree = Tree::system(name, &files);
-        let t = read(&tree.0, &any());
+        let t = read(&tree.0, &any(), Caches::Read);
         let got = [t.cpus.len(), t.cores() as usize, count(&t, |c| c.package), count(&t, |c| c.numa)];
         let n = |n: u32| n as usize;
         assert_eq!(got, [n(total * threads), n(total), n(packages), n(packages * numas)], "{name}");
@@ -151,7 +151,7 @@ fn gpus_of_both_drivers() {
         ("none", system.clone(), vec![]),
     ] {
         let tree = Tree::new(&format!("gpu-{name}"), &files);
-        let t = read(&tree.0, &any());
+        let t = read(&tree.0, &any(), Caches::Read);
         assert_eq!(t.gpus.iter().map(|g| g.numa).collect::<Vec<_>>(), want, "{name}");
     }
 }
@@ -159,7 +159,7 @@ fn gpus_of_both_drivers() {
 #[test]
 fn the_mask_narrows_the_list_but_not_the_numbers() {
     let tree = Tree::system("mask", include_str!("trees/16em64t-4s2c2t-offlines.txt"));
-    let t = read(&tree.0, &[12, 6].into_iter().collect());
+    let t = read(&tree.0, &[12, 6].into_iter().collect(), Caches::Read);
     let got: Vec<_> = t.cpus.iter().map(|c| (c.os, c.core, c.package)).collect();
     assert_eq!(got, [(12, 1, 0), (6, 5, 3)]);
 }
@@ -167,7 +167,7 @@ fn the_mask_narrows_the_list_but_not_the_numbers() {
 #[test]
 fn a_silent_tree_is_flat() {
     let tree = Tree::system("silent", "cpu/x y");
-    let t = read(&tree.0, &[3, 5].into_iter().collect());
+    let t = read(&tree.0, &[3, 5].into_iter().collect(), Caches::Read);
     assert_eq!(t.cpus, [flat(0, 3), flat(1, 5)]);
 }
 
@@ -210,7 +210,7 @@ fn quotas_and_cpusets_of_both_versions() {
     ];
     for (name, files, quota, cpus) in table {
         let tree = Tree::new(name, files);
-        let t = read(&tree.0, &(0..4).collect());
+        let t = read(&tree.0, &(0..4).collect(), Caches::Read);
         assert_eq!((t.quota_milli, t.cpus.len()), (quota, cpus), "{name}");
     }
 }
@@ -224,6 +224,6 @@ fn masks() {
 
 #[test]
 fn this_machine_has_a_cpu() {
-    let t = read(Path::new("/"), &affinity().unwrap());
+    let t = read(Path::new("/"), &affinity().unwrap(), Caches::Read);
     assert!(!t.cpus.is_empty() && t.cores() >= 1);
 }

@@ -2,7 +2,7 @@
 
 use super::{Starting, Sweeping, Worker};
 use crate::prepare::{self, RankEnds};
-use crate::{family, stacks, sys};
+use crate::{family, stacks, sys, topo};
 use bytes::Bytes;
 use rmpi_control::{DaemonAction, DaemonEvent};
 use rmpi_pmi::api::{Event, Question};
@@ -105,6 +105,8 @@ impl Worker {
                     self.starting = Some(Starting { batch, watch, procs });
                     self.adopt_all(ends, &pids, window)
                 });
+                // While the ranks start: what the kernel does to them comes on top of this.
+                self.oom_before = topo::cgroup::oom_kills(Path::new("/"));
                 if let Err(error) = served {
                     let what = format!("cannot serve ranks: {error}");
                     self.undo(LaunchFault::fatal(Stage::Exec, what));

@@ -15,7 +15,8 @@ use crate::node::{self, FileLimit};
 use crate::prepare::{Prepared, RankEnds};
 use crate::spawn::Batch;
 use crate::stdio::{self, Credit, Taken, Unread};
-use crate::uplink::{self, Queue};
+use crate::topo::Caches;
+use crate::uplink::{self, End, Queue};
 use crate::{family, passwd, sys};
 use bytes::Bytes;
 use nix::sys::signal::{SigSet, Signal};
@@ -28,10 +29,10 @@ use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::Path;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 use tokio::io::unix::AsyncFd;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 use tokio::task::{LocalSet, spawn_local};
 
@@ -98,9 +99,12 @@ struct Worker {
 /// Runs the worker to its end; the exit code.
 pub(crate) fn main(control: (OwnedFd, OwnedFd), guard: OwnedFd) -> u8 {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let done = runtime.and_then(|runtime| LocalSet::new().block_on(&runtime, run(control, guard)));
-    // Normally there is nothing; whatever the way out, nothing may stay.
-    family::end_all(ORPHAN_LIMIT, |_| {});
+    let done = runtime.and_then(|runtime| {
+        LocalSet::new().block_on(&runtime, async {
+            let (input, output) = (End::new(control.0)?, End::new(control.1)?);
+            serve(input, output, guard, node::raise_files(), Caches::Read).await
+        })
+    });
     match done {
         Ok(()) => 0,
         Err(error) => {
@@ -110,20 +114,43 @@ pub(crate) fn main(control: (OwnedFd, OwnedFd), guard: OwnedFd) -> u8 {
     }
 }
 
-async fn run(control: (OwnedFd, OwnedFd), guard: OwnedFd) -> io::Result<()> {
-    let files = node::raise_files();
+/// Serves a launcher to the end of its stream, of `guard`, or of the job. Runs on the process's main thread, in a
+/// `LocalSet`; children of this process that are no ranks are reaped unseen. `files` are the limits for ranks,
+/// `caches` says how closely the node is to be examined.
+///
+/// # Errors
+/// What the kernel refuses, and a launcher that does not greet as one.
+pub(crate) async fn serve(
+    input: impl AsyncRead + Unpin + 'static,
+    output: impl AsyncWrite + Unpin + 'static,
+    guard: OwnedFd,
+    files: FileLimit,
+    caches: Caches,
+) -> io::Result<()> {
+    let done = run(input, output, guard, files, caches).await;
+    // Normally there is nothing; whatever the way out, nothing may stay.
+    family::end_all(ORPHAN_LIMIT, |_| {});
+    done
+}
+
+async fn run(
+    mut input: impl AsyncRead + Unpin + 'static,
+    mut output: impl AsyncWrite + Unpin + 'static,
+    guard: OwnedFd,
+    files: FileLimit,
+    caches: Caches,
+) -> io::Result<()> {
     let mut children = SigSet::empty();
     children.add(Signal::SIGCHLD);
     children.thread_block()?;
     let children = SignalFd::with_flags(&children, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
     let mut children = sys::watch_signals(children)?;
     let guard = stdio::nonblocking(guard)?;
-    let (input, output) = (stdio::nonblocking(control.0)?, stdio::nonblocking(control.1)?);
-    uplink::say_hello(&output).await.map_err(io::Error::other)?;
+    uplink::say_hello(&mut output).await.map_err(io::Error::other)?;
     // The launcher's hello is on its way meanwhile.
-    let report = node::report(files.hard);
+    let report = node::report(files.hard, caches);
     tokio::select! {
-        heard = uplink::hear_hello(&input) => heard.map_err(io::Error::other)?,
+        heard = uplink::hear_hello(&mut input) => heard.map_err(io::Error::other)?,
         _ = guard.readable() => return Ok(()),
     }
     let (events, mut inbox) = mpsc::unbounded_channel();
@@ -207,7 +234,7 @@ impl Worker {
             env: std::env::vars_os().collect(),
             files,
             topology: Topology::default(),
-            oom_before: crate::topo::cgroup::oom_kills(Path::new("/")),
+            oom_before: 0,
             prepared: None,
             programs: HashMap::new(),
             starting: None,

@@ -5,7 +5,8 @@ use crate::event::Event;
 use crate::outcome::HostState;
 use crate::plan;
 use crate::sink::{Chunk, Layout};
-use nix::sys::signal::{Signal, raise};
+use nix::sys::signal::{Signal, kill, raise};
+use nix::unistd::Pid;
 use rmpi_control::{JobAction, JobEvent, JobEventOut, PlanFault, StopReason};
 use rmpi_types::{NodeIdx, NodeLaunch, NodeReport};
 use std::collections::VecDeque;
@@ -52,8 +53,13 @@ impl Driver {
                     }
                 };
                 let _ = tokio::time::timeout(PAUSE_FLUSH, flush).await;
-                if raise(Signal::SIGSTOP).is_ok() {
-                    self.feed(JobEvent::Signal(rmpi_control::signals::CONT));
+                match self.config.front {
+                    // It passes SIGCONT on when it gets it.
+                    Some(front) => drop(kill(Pid::from_raw(front), Signal::SIGSTOP)),
+                    None if raise(Signal::SIGSTOP).is_ok() => {
+                        self.feed(JobEvent::Signal(rmpi_control::signals::CONT));
+                    }
+                    None => {}
                 }
             }
             JobAction::Done(outcome) => self.done = Some(*outcome),

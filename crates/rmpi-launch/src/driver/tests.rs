@@ -137,7 +137,6 @@ impl FakeDaemon {
             hostname: "fake".into(),
             pid: 1,
             topology: Topology::flat(2),
-            addresses: Vec::new(),
             home: "/".into(),
             nofile: 1024,
             wall_us: 0,

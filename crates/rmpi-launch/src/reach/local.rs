@@ -1,9 +1,9 @@
 //! This machine: the daemon is a child process with two pipes, started before anything else is done: as a
-//! program, or forked off this one by [`crate::Job::run_here`].
+//! program, or forked off this one by [`crate::Job::run_here`]; or it is this process.
 
 use super::{Target, Task, greet, report};
 use crate::driver::{Channel, Input};
-use crate::job::Config;
+use crate::job::{Config, Daemon};
 use rmpi_control::LinkKind;
 use rmpi_daemon::Forked;
 use rmpi_types::{LaunchFault, Stage};
@@ -13,6 +13,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::OwnedFd;
 use std::process::{Child, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream};
 use tokio::net::unix::pipe;
 use tokio::sync::mpsc;
 
@@ -36,9 +37,10 @@ impl Drop for Reaped {
 /// Starts the daemon now, unless that is done already; the task exchanges hellos.
 pub(super) fn start(config: &Config, target: &Target, control: &mpsc::UnboundedSender<Input>) -> Task {
     let alone = config.spec.hosts.len() <= 1;
-    let forked = config.forked.lock().unwrap_or_else(PoisonError::into_inner).take();
-    let spawned = match forked {
-        Some(Forked { to, from }) => Ok(Local { to, from, keep: Arc::new(()) }),
+    let started = config.daemon.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let spawned = match started {
+        Some(Daemon::Forked(Forked { to, from })) => Ok(Local::Apart { to, from, keep: Arc::new(()) }),
+        Some(Daemon::Here(stream)) => Ok(Local::Here(stream)),
         None => spawn(config),
     };
     let (node, control) = (target.node, control.clone());
@@ -53,11 +55,12 @@ pub(super) fn start(config: &Config, target: &Target, control: &mpsc::UnboundedS
     })
 }
 
-/// A daemon on this machine: its streams, and what lives as long as they.
-struct Local {
-    to: OwnedFd,
-    from: OwnedFd,
-    keep: Arc<dyn Any + Send + Sync>,
+/// A daemon on this machine.
+enum Local {
+    /// Its streams, and what lives as long as they.
+    Apart { to: OwnedFd, from: OwnedFd, keep: Arc<dyn Any + Send + Sync> },
+    /// In this process.
+    Here(DuplexStream),
 }
 
 fn spawn(config: &Config) -> io::Result<Local> {
@@ -66,18 +69,30 @@ fn spawn(config: &Config) -> io::Result<Local> {
     let mut child = command.spawn()?;
     let pipes = child.stdin.take().zip(child.stdout.take());
     let (to, from) = pipes.ok_or_else(|| io::Error::other("no pipes to it"))?;
-    Ok(Local { to: to.into(), from: from.into(), keep: Arc::new(Reaped(Mutex::new(Some(child)))) })
+    Ok(Local::Apart { to: to.into(), from: from.into(), keep: Arc::new(Reaped(Mutex::new(Some(child)))) })
 }
 
 /// `alone`: no other host is in the job, so only the loopback address is offered.
 fn connect(local: Local, alone: bool) -> io::Result<Channel> {
+    let (reader, writer, keep): (Box<dyn AsyncRead + Send + Unpin>, Box<dyn AsyncWrite + Send + Unpin>, _) =
+        match local {
+            Local::Apart { to, from, keep } => (
+                Box::new(pipe::Receiver::from_owned_fd(from)?),
+                Box::new(pipe::Sender::from_owned_fd(to)?),
+                keep,
+            ),
+            Local::Here(stream) => {
+                let (reader, writer) = tokio::io::split(stream);
+                (Box::new(reader), Box::new(writer), Arc::new(()))
+            }
+        };
     Ok(Channel {
-        reader: Box::new(pipe::Receiver::from_owned_fd(local.from)?),
-        writer: Box::new(pipe::Sender::from_owned_fd(local.to)?),
+        reader,
+        writer,
         kind: LinkKind::Pipe,
         reached_at: alone.then_some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
         durable: true,
         epitaph: None,
-        keep: local.keep,
+        keep,
     })
 }

@@ -61,9 +61,25 @@ pub(crate) fn targets(config: &Config) -> Result<Vec<Target>, String> {
     Ok((0..).zip(needed).map(target).collect())
 }
 
-/// Whether this machine gets ranks.
-pub(crate) fn any_local(config: &Config) -> bool {
-    targets(config).is_ok_and(|targets| targets.iter().any(|t| t.local))
+/// Where a job needs daemons.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Needed {
+    /// On this machine, and nowhere else.
+    OnlyHere,
+    /// On this machine and on others.
+    HereToo,
+    /// Not on this machine, or nowhere.
+    Elsewhere,
+}
+
+/// Where this job does.
+pub(crate) fn where_needed(config: &Config) -> Needed {
+    match targets(config) {
+        Ok(targets) if targets.is_empty() => Needed::Elsewhere,
+        Ok(targets) if targets.iter().all(|t| t.local) => Needed::OnlyHere,
+        Ok(targets) if targets.iter().any(|t| t.local) => Needed::HereToo,
+        Ok(_) | Err(_) => Needed::Elsewhere,
+    }
 }
 
 /// One task a host. What is local is spawned before this returns.

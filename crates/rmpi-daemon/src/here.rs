@@ -1,0 +1,213 @@
+//! A job of this machine alone: launcher and worker are one process, and the process that the user started stays
+//! behind as its guard. Two programs' starts, a fork and every hop between launcher and daemon are saved, and the
+//! promise is the same: whichever of the two is killed, the other ends everything below itself.
+//!
+//! The guard is what the shell and the terminal know. It takes the user's signals and passes them on, stops when
+//! the worker says so, and ends with the worker's exit code; the worker is in a session of its own, out of the
+//! terminal's reach.
+
+use crate::node::{self, FileLimit};
+use crate::topo::Caches;
+use crate::{entry, family, sys, worker};
+use nix::fcntl::OFlag;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::prctl::set_child_subreaper;
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, pthread_sigmask};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::unistd::{getpid, pipe2, read, setsid, write};
+use rmpi_types::RankEnd;
+use std::cell::Cell;
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+/// How long the guard tries to end what the worker left behind.
+const SWEEP: Duration = Duration::from_secs(8);
+/// A worker that someone else has stopped for this long counts as lost, as a silent daemon does.
+const STOPPED: Duration = Duration::from_secs(6);
+
+/// Where the worker leaves its exit code.
+static TELL: OnceLock<OwnedFd> = OnceLock::new();
+
+/// Ends this process. A guard that [`guarded`] left behind ends with the same code at once, while the kernel still
+/// takes this process's memory apart: there must be no child any more.
+pub fn leave(code: u8) -> ! {
+    if let Some(tell) = TELL.get() {
+        // A guard that is gone needs no code.
+        let _ = write(tell, &[code]);
+    }
+    std::process::exit(code.into())
+}
+
+/// This process as the worker of a job of this machine, under the guard that [`guarded`] left behind.
+#[derive(Debug)]
+pub struct Here {
+    guard: i32,
+    alive: OwnedFd,
+    signals: OwnedFd,
+    files: FileLimit,
+}
+
+/// Forks. The child returns from here and runs the job; the calling process becomes its guard and never returns:
+/// it ends with the child's exit code. `signals` must be blocked; the guard passes them on.
+///
+/// # Errors
+/// [`io::ErrorKind::Unsupported`] when this process has more than one thread; what `pipe` and `fork` say.
+pub fn guarded(signals: &SigSet) -> io::Result<Here> {
+    entry::one_thread()?;
+    let guard = getpid().as_raw();
+    let (alive, held) = pipe2(OFlag::O_CLOEXEC)?;
+    let (taken, pass) = pipe2(OFlag::O_CLOEXEC)?;
+    let (code, tell) = pipe2(OFlag::O_CLOEXEC)?;
+    set_child_subreaper(true)?;
+    if let Some(worker) = sys::fork()? {
+        drop((alive, taken, tell));
+        let code = Guard { worker, pass, code, _held: held, gave_up: Cell::new(false) }.watch(*signals);
+        std::process::exit(code.into());
+    }
+    drop((held, pass, code));
+    // Nobody else sets it: this process has just begun.
+    let _ = TELL.set(tell);
+    set_child_subreaper(true)?;
+    // A fresh child is no group leader, so this cannot fail.
+    let _ = setsid();
+    let _ = pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None);
+    sys::rename(c"rmpid");
+    Ok(Here { guard, alive, signals: taken, files: node::raise_files() })
+}
+
+impl Here {
+    /// The user's signals, a byte each, and the end of file when the guard is gone.
+    ///
+    /// # Errors
+    /// No descriptor is left.
+    pub fn signals(&self) -> io::Result<OwnedFd> {
+        self.signals.try_clone()
+    }
+
+    /// The process that the user knows, to be stopped when the job is suspended.
+    #[must_use]
+    pub fn guard(&self) -> i32 {
+        self.guard
+    }
+
+    /// Serves the launcher, as [`crate::main`] does, to the end of its stream or of the guard. Must be awaited on
+    /// the process's main thread in a `LocalSet`. Every child that this process has is reaped here. `caches` says
+    /// whether ranks are placed by caches.
+    ///
+    /// # Errors
+    /// What the kernel refuses, and a launcher that does not greet as one.
+    pub async fn serve(
+        self,
+        caches: bool,
+        input: impl AsyncRead + Unpin + 'static,
+        output: impl AsyncWrite + Unpin + 'static,
+    ) -> io::Result<()> {
+        let caches = if caches { Caches::Read } else { Caches::Assumed };
+        worker::serve(input, output, self.alive, self.files, caches).await
+    }
+}
+
+/// The guard's side.
+struct Guard {
+    worker: i32,
+    /// Signals to the worker.
+    pass: OwnedFd,
+    /// The exit code it leaves.
+    code: OwnedFd,
+    /// Open for as long as the guard lives.
+    _held: OwnedFd,
+    /// The worker was ended because it had been stopped for too long.
+    gave_up: Cell<bool>,
+}
+
+impl Guard {
+    /// Waits for the worker's end and sees to it that nothing is left; the exit code.
+    fn watch(self, mut signals: SigSet) -> u8 {
+        sys::default_action(Signal::SIGCHLD);
+        signals.add(Signal::SIGCHLD);
+        // Ends by the worker's end or by SIGKILL only.
+        let _ = pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), None);
+        let end = match self.wait(&signals) {
+            Ok(End::Left(code)) => return code,
+            Ok(End::Gone(end)) => Ok(end),
+            Err(error) => Err(error),
+        };
+        // What the worker has left behind has become ours.
+        family::end_all(SWEEP, |_| {});
+        match end {
+            Ok(RankEnd::Exited(code)) => code,
+            Ok(RankEnd::Signaled { signal, .. }) if self.gave_up.get() => {
+                lost(&format!("was stopped for {} s (then ended by signal {signal})", STOPPED.as_secs()))
+            }
+            Ok(RankEnd::Signaled { signal, .. }) => lost(&format!("was killed by signal {signal}")),
+            Err(error) => lost(&format!("cannot be watched: {error}")),
+        }
+    }
+
+    fn wait(&self, signals: &SigSet) -> io::Result<End> {
+        let fd = SignalFd::with_flags(signals, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
+        let mut stopped: Option<Instant> = None;
+        loop {
+            match sys::look_at(self.worker)? {
+                sys::Look::Ended(end) => {
+                    let mut code = [0];
+                    return Ok(match read(&self.code, &mut code) {
+                        Ok(1) => End::Left(code[0]),
+                        Ok(_) | Err(_) => End::Gone(end),
+                    });
+                }
+                sys::Look::Stopped => stopped = stopped.or_else(|| Some(Instant::now() + STOPPED)),
+                sys::Look::Continued => stopped = None,
+                sys::Look::Same => {}
+            }
+            if stopped.is_some_and(|limit| limit <= Instant::now()) {
+                self.gave_up.set(true);
+                sys::send_signal(self.worker, Signal::SIGKILL as i32);
+                stopped = None;
+            }
+            while let Some(info) = fd.read_signal()? {
+                let number = info.ssi_signo;
+                if number != Signal::SIGCHLD as u32 {
+                    // A worker that is not there any more has been seen, or will be.
+                    let _ = write(&self.pass, &[u8::try_from(number).unwrap_or(0)]);
+                }
+            }
+            let left = stopped.map(|limit| limit.saturating_duration_since(Instant::now()));
+            let left = left.map_or(PollTimeout::NONE, |left| {
+                PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
+            });
+            let mut ready = [&fd.as_fd(), &self.code.as_fd()].map(|fd| PollFd::new(*fd, PollFlags::POLLIN));
+            match poll(&mut ready, left) {
+                Ok(_) | Err(nix::Error::EINTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+            if ready[1].revents().is_some_and(|r| r.contains(PollFlags::POLLIN)) {
+                let mut code = [0];
+                if let Ok(1) = read(&self.code, &mut code) {
+                    return Ok(End::Left(code[0]));
+                }
+            } else if ready[1].revents().is_some_and(|r| !r.is_empty()) {
+                // It has ended without a word: its status is there within microseconds.
+                return sys::wait_for(self.worker)
+                    .map(|r| End::Gone(r.end))
+                    .ok_or_else(io::Error::last_os_error);
+            }
+        }
+    }
+}
+
+/// How the worker ended.
+enum End {
+    /// It has no child any more and left this code.
+    Left(u8),
+    /// Without a word.
+    Gone(RankEnd),
+}
+
+fn lost(how: &str) -> u8 {
+    entry::complain(&io::Error::other(format!("the process that ran the job {how}; all ranks were stopped")));
+    rmpi_types::exit::NODE_LOST
+}
