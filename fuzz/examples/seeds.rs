@@ -8,13 +8,13 @@ use rmpi_pmi::pmix::codec::{Codec, DataType, Info, Kval, Proc, Value, Writer};
 use rmpi_pmi::pmix::frame;
 use rmpi_types::launch::{AppLaunch, EnvMerge, NodeEndpoints, StdioKind};
 use rmpi_types::{
-    DataPlane, EndpointTable, JobId, NodeId, NodeIdx, NodeLaunch, NodeReport, ProcId, Rank, RankEndpoint, RankLaunch, Transport,
-    RankSet, Topology,
+    DataPlane, EndpointTable, JobId, NodeId, NodeIdx, NodeLaunch, NodeReport, ProcId, Rank, RankEndpoint,
+    RankLaunch, RankSet, Topology, Transport,
 };
 use rmpi_wire::hello::Role;
 use rmpi_wire::msg::{Pulse, Stream};
-use rmpi_wire::service::{Domain, GatherKey, Group, OnLoss};
 use rmpi_wire::rank::{RankReply, RankRequest, Reply, Request};
+use rmpi_wire::service::{Domain, GatherKey, Group, OnLoss};
 use rmpi_wire::{Dest, Down, Hello, LinkMsg, Message, Origin, Up};
 use std::error::Error;
 use std::fs;
@@ -75,7 +75,12 @@ fn launch() -> NodeLaunch {
 }
 
 fn node(index: u32) -> NodeEndpoints {
-    let ranks = (2 * index..2 * index + 2).map(|r| RankEndpoint { rank: Rank(r), port: 4000, udp_port: Some(4001), public_key: Some([3; 32]) });
+    let ranks = (2 * index..2 * index + 2).map(|r| RankEndpoint {
+        rank: Rank(r),
+        port: 4000,
+        udp_port: Some(4001),
+        public_key: Some([3; 32]),
+    });
     NodeEndpoints {
         node: NodeIdx(index),
         host: format!("n{index}"),

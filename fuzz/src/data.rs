@@ -53,7 +53,8 @@ fn connected() -> (Engine, Box<dyn Link>) {
     let listener = listener();
     let address = listener.local_addr().unwrap_or_else(|e| panic!("no address: {e}"));
     let acceptor = Acceptor::new(vec![listener], key(), 0, 0, 0).unwrap_or_else(|e| panic!("{e}"));
-    let config = Config { rank: 0, size: 2, namespace: 0, epoch: 0, key: key(), oversubscribed: true };
+    let (rank, size, oversubscribed) = (0, 2, true);
+    let config = Config { rank, size, namespace: 0, epoch: 0, key: key(), oversubscribed, segment: None };
     let engine = Engine::new(config, Box::new(Nowhere), Some(acceptor)).unwrap_or_else(|e| panic!("{e}"));
     let start = Instant::now();
     let route = Route { namespace: 0, epoch: 0, from: 1, to: 0 };

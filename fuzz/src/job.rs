@@ -2,10 +2,8 @@
 //! Rules held: nothing after `Done`; frames sent are well-formed; output is never more than was sent; and when
 //! every host goes away the machine always comes to its `Done`.
 
+use crate::node::{check_sent, endpoints, entries, exit, frame, launch, proc, raw_frames, stream};
 use crate::{Input, service};
-use crate::node::{
-    check_sent, endpoints, entries, exit, frame, launch, proc, raw_frames, stream,
-};
 use bytes::Bytes;
 use rmpi_control::{
     HostEntry, JobAction, JobEvent, JobMachine, JobPolicy, LinkId, LinkKind, PlanFault, Time,

@@ -428,7 +428,10 @@ fn link_msg(input: &mut Input<'_>) -> LinkMsg {
         1 => LinkMsg::Resume { received: input.number() },
         2 => LinkMsg::YouAre {
             node: NodeIdx(input.number32()),
-            pulse: Pulse { period_ms: 500 + input.number32() % 20_000, lost_ms: 1_000 + input.number32() % 60_000 },
+            pulse: Pulse {
+                period_ms: 500 + input.number32() % 20_000,
+                lost_ms: 1_000 + input.number32() % 60_000,
+            },
         },
         _ => LinkMsg::GivenUp,
     }

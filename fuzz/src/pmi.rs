@@ -15,12 +15,8 @@ const RANKS: u32 = 3;
 
 fn space() -> Space {
     let node = |node, lo, hi| SpaceNode { node, host: format!("n{node}"), ranks: RankSet::range(lo, hi) };
-    let app = SpaceApp {
-        ranks: RankSet::range(0, RANKS),
-        program: "a".into(),
-        args: Vec::new(),
-        wdir: "/".into(),
-    };
+    let app =
+        SpaceApp { ranks: RankSet::range(0, RANKS), program: "a".into(), args: Vec::new(), wdir: "/".into() };
     Space {
         job: JobId([1; 16]),
         id: ProcId::default(),
@@ -61,6 +57,9 @@ impl Driver {
                 Action::Hello { proc } | Action::Finalized { proc } => assert!(proc.rank.0 < RANKS),
                 Action::Abort { by, .. } => assert!(by.rank.0 < RANKS),
                 Action::Answer { .. } | Action::Note(_) => {}
+                other @ (Action::Folder { .. } | Action::Remove { .. } | Action::Output { .. }) => {
+                    panic!("only PMIx asks for {other:?}")
+                }
             }
         }
     }

@@ -45,7 +45,8 @@ pub(crate) fn request(input: &mut Input<'_>) -> Request {
         3 => Request::Lookup { domain, name: name(input), wait_ms: input.number32() },
         4 => Request::Unpublish { domain, name: name(input), owner_only: input.one_in(2) },
         5 => {
-            let app = SpawnApp { program: input.text().into(), ranks: input.number32(), ..SpawnApp::default() };
+            let app =
+                SpawnApp { program: input.text().into(), ranks: input.number32(), ..SpawnApp::default() };
             Request::Spawn(Box::new(Spawn { apps: vec![app], preputs: Vec::new() }))
         }
         6 => Request::Notify { domain, scope: scope(input) },
