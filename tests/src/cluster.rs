@@ -147,6 +147,19 @@ impl Cluster {
         bin
     }
 
+    /// Copies a file to where every host sees it, whatever hosts hide of this machine's folders; gives the copy.
+    ///
+    /// # Panics
+    /// When it cannot be copied.
+    #[must_use]
+    pub fn share(&self, file: &Path) -> PathBuf {
+        let names: Vec<_> = file.iter().rev().take(2).collect();
+        let copy = names.iter().rev().fold(self.dir.join("bin"), |path, name| path.join(name));
+        fs::create_dir_all(copy.parent().unwrap_or(&copy)).expect("the shared folder is writable");
+        fs::copy(file, &copy).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
+        copy
+    }
+
     /// A command that will run on `host`, as root, in `/`.
     #[must_use]
     pub fn command(&self, host: &str, program: impl AsRef<std::ffi::OsStr>) -> Command {

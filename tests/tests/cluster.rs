@@ -115,7 +115,7 @@ fn trains(cluster: &Cluster, bin: &Path) {
     let done =
         run(rmpirun(cluster, bin).args(["-np", "8"]).arg(bin.join("train")).args(["--epochs", "4"]), LIMIT);
     assert_eq!(done.code, 0, "{}\n{}", done.out(), done.stderr);
-    assert!(done.out().contains("nodes=4 rail=tcp"), "{}", done.out());
+    assert!(done.out().contains("nodes=4 rail=tcp local=shm "), "{}", done.out());
     assert_clean(cluster, &ALL, Instant::now());
 }
 

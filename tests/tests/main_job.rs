@@ -15,7 +15,7 @@ fn eight_ranks_train_on_four_hosts_over_tcp() {
     let out = done.out();
     assert_eq!(done.code, 0, "{out}\n{}", done.stderr);
     // Four node ids, one machine: any use of shared memory between two of its hosts would name another rail.
-    assert!(out.contains("nodes=4 rail=tcp"), "{out}");
+    assert!(out.contains("nodes=4 rail=tcp local=shm "), "{out}");
     let last = out.lines().last().unwrap_or_default();
     assert!(last.starts_with("train: done ranks=8 epochs=4 accuracy=0."), "{out}");
     assert_eq!(done.stderr, "", "nothing of ours is printed when all is well");

@@ -8,7 +8,7 @@ use rmpi_tests::mpi::Mpi;
 use rmpi_tests::procs::{self, Finished};
 use rmpi_tests::{cluster_or_skip, long};
 use std::fmt::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -66,8 +66,8 @@ fn judge(program: &str, ranks: u32, good: Good, done: &Finished) -> Result<(), S
     if fits { Ok(()) } else { Err(format!("code {}\nstdout: {out}\nstderr: {}", done.code, done.stderr)) }
 }
 
-/// Runs all programs; `command` gives rmpirun for so many ranks.
-fn matrix(title: &str, ranks: &[u32], command: impl Fn() -> Command) {
+/// Runs all programs; `place` puts one where the ranks see it, `command` gives rmpirun.
+fn matrix(title: &str, ranks: &[u32], place: impl Fn(PathBuf) -> PathBuf, command: impl Fn() -> Command) {
     let implementations = Mpi::all();
     if implementations.is_empty() {
         println!("skipped: no MPI implementation is installed (see RMPI_MPI)");
@@ -80,7 +80,7 @@ fn matrix(title: &str, ranks: &[u32], command: impl Fn() -> Command) {
             for &n in ranks.iter().filter(|n| **n >= least && excuse.is_none()) {
                 let mut rmpirun = command();
                 rmpirun.args(["--oversubscribe", "-np", &n.to_string()]).args(mpi.options());
-                rmpirun.arg(mpi.program(program));
+                rmpirun.arg(place(mpi.program(program)));
                 let done = procs::run(&mut rmpirun, LIMIT);
                 let judged = judge(program, n, good, &done);
                 let word = match &judged {
@@ -103,7 +103,7 @@ fn matrix(title: &str, ranks: &[u32], command: impl Fn() -> Command) {
 #[test]
 fn programs_of_other_implementations_run_on_one_node() {
     let ranks: &[u32] = if long() { &[1, 2, 3, 4, 8] } else { &[1, 2, 4] };
-    matrix("1 node ", ranks, || Command::new(bins::path("rmpirun")));
+    matrix("1 node ", ranks, |program| program, || Command::new(bins::path("rmpirun")));
     let left = leftovers(Path::new("/dev/shm")) + leftovers(&std::env::temp_dir()).as_str();
     assert!(left.is_empty(), "left behind: {left}");
 }
@@ -121,11 +121,16 @@ fn programs_of_other_implementations_run_on_many_nodes() {
     let Some(cluster) = cluster_or_skip(nodes, None) else { return };
     let bin = cluster.install(&["rmpirun", "rmpid"]);
     let ranks: &[u32] = if long() { &[4, 8] } else { &[4] };
-    matrix(&format!("{nodes} nodes"), ranks, || {
-        let mut command = cluster.command("n0", bin.join("rmpirun"));
-        command.arg("--hostfile").arg(cluster.hostfile());
-        // What a test's own terminal or job has set is of no use on these hosts.
-        command.args(["--map-by", "node"]);
-        command
-    });
+    matrix(
+        &format!("{nodes} nodes"),
+        ranks,
+        |program| cluster.share(&program),
+        || {
+            let mut command = cluster.command("n0", bin.join("rmpirun"));
+            command.arg("--hostfile").arg(cluster.hostfile());
+            // What a test's own terminal or job has set is of no use on these hosts.
+            command.args(["--map-by", "node"]);
+            command
+        },
+    );
 }

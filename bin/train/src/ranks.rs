@@ -11,7 +11,7 @@ pub(crate) trait Ranks {
     fn rank(&self) -> usize;
     /// How many there are.
     fn size(&self) -> usize;
-    /// Where they are and how they talk: `nodes=4 rail=tcp`.
+    /// Where they are and how they talk: `nodes=4 rail=tcp local=shm`, the rails between nodes first.
     fn describe(&self) -> String;
     /// Gives every rank the values of rank 0.
     fn share(&mut self, values: &mut [f32]) -> Result<(), TrainError>;
@@ -66,12 +66,24 @@ impl Ranks for Job {
     }
 
     fn describe(&self) -> String {
-        let peers = (0..self.world.size()).filter(|p| *p != self.world.rank());
-        let mut rails: Vec<&str> = peers.filter_map(|p| self.world.rail(p)).collect();
-        rails.sort_unstable();
-        rails.dedup();
-        let rails = if rails.is_empty() { "none".to_owned() } else { rails.join("+") };
-        format!("nodes={} rail={rails}", self.world.nodes())
+        let world = &self.world;
+        let (near, far): (Vec<u32>, Vec<u32>) = (0..world.size())
+            .filter(|p| *p != world.rank())
+            .partition(|p| world.node_of(*p) == world.node_of(world.rank()));
+        let rails = |peers: &[u32]| {
+            let mut rails: Vec<&str> = peers.iter().filter_map(|p| world.rail(*p)).collect();
+            rails.sort_unstable();
+            rails.dedup();
+            if rails.is_empty() { "none".to_owned() } else { rails.join("+") }
+        };
+        // Between nodes is what a user asks about first; inside a node is told apart from it.
+        match (near.is_empty(), far.is_empty()) {
+            (_, true) => format!("nodes={} rail={}", world.nodes(), rails(&near)),
+            (true, false) => format!("nodes={} rail={}", world.nodes(), rails(&far)),
+            (false, false) => {
+                format!("nodes={} rail={} local={}", world.nodes(), rails(&far), rails(&near))
+            }
+        }
     }
 
     fn share(&mut self, values: &mut [f32]) -> Result<(), TrainError> {
