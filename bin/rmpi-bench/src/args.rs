@@ -2,6 +2,7 @@
 
 use rmpi::Transport;
 use std::fmt;
+use std::time::Duration;
 
 /// What `--help` prints.
 pub(crate) const HELP: &str = "\
@@ -18,6 +19,8 @@ rmpi-bench [--transport NAME] MODE [BYTES]: micro-benchmarks between the ranks o
   barrier
   overlap         non-blocking allreduce under computation of the same length; `hidden` is the part of the
                   shorter of the two that the other hid
+  soak            random messages and collectives for --seconds S (60), every byte checked; --seed N (1) gives
+                  the same work again
   init            time in World::init of the slowest rank
 
   BYTES           largest message (as the usual MPI benchmarks: 4 MiB to 64 MiB by mode)
@@ -49,10 +52,12 @@ pub(crate) enum Mode {
     Overlap,
     /// Start of a rank.
     Init,
+    /// Random work.
+    Soak,
 }
 
 impl Mode {
-    const ALL: [(&'static str, Self); 11] = [
+    const ALL: [(&'static str, Self); 12] = [
         ("latency", Self::Latency),
         ("bw", Self::Bw),
         ("rate", Self::Rate),
@@ -64,6 +69,7 @@ impl Mode {
         ("barrier", Self::Barrier),
         ("overlap", Self::Overlap),
         ("init", Self::Init),
+        ("soak", Self::Soak),
     ];
 
     /// Whether it takes a pair of ranks.
@@ -84,6 +90,8 @@ pub(crate) struct Args {
     pub(crate) mode: Mode,
     pub(crate) bytes: Option<usize>,
     pub(crate) transport: Transport,
+    pub(crate) seconds: Duration,
+    pub(crate) seed: u64,
 }
 
 /// What the words ask for.
@@ -102,6 +110,8 @@ pub(crate) enum ArgsError {
     NoMode,
     #[error("{0} needs a value")]
     NoValue(&'static str),
+    #[error("{0} needs a whole number")]
+    Number(&'static str),
     #[error("{0:?} is not a number of bytes, at least 4")]
     Bytes(String),
     #[error("{0:?} is too much; see --help")]
@@ -110,9 +120,14 @@ pub(crate) enum ArgsError {
     Transport(#[from] rmpi::UnknownTransport),
 }
 
+fn number(option: &'static str, word: Option<String>) -> Result<u64, ArgsError> {
+    word.ok_or(ArgsError::NoValue(option))?.parse().map_err(|_| ArgsError::Number(option))
+}
+
 /// Reads the words after the program's name.
 pub(crate) fn parse(words: impl IntoIterator<Item = String>) -> Result<Parsed, ArgsError> {
     let (mut mode, mut bytes, mut transport) = (None, None, Transport::Auto);
+    let (mut seconds, mut seed) = (Duration::from_mins(1), 1);
     let mut words = words.into_iter();
     while let Some(word) = words.next() {
         match word.as_str() {
@@ -120,6 +135,8 @@ pub(crate) fn parse(words: impl IntoIterator<Item = String>) -> Result<Parsed, A
             "--transport" => {
                 transport = words.next().ok_or(ArgsError::NoValue("--transport"))?.parse()?;
             }
+            "--seconds" => seconds = Duration::from_secs(number("--seconds", words.next())?),
+            "--seed" => seed = number("--seed", words.next())?,
             _ if mode.is_none() => {
                 let found = Mode::ALL.iter().find(|(name, _)| *name == word);
                 mode = Some(found.ok_or(ArgsError::Mode(word))?.1);
@@ -131,7 +148,8 @@ pub(crate) fn parse(words: impl IntoIterator<Item = String>) -> Result<Parsed, A
             _ => return Err(ArgsError::Extra(word)),
         }
     }
-    Ok(Parsed::Run(Args { mode: mode.ok_or(ArgsError::NoMode)?, bytes, transport }))
+    let mode = mode.ok_or(ArgsError::NoMode)?;
+    Ok(Parsed::Run(Args { mode, bytes, transport, seconds, seed }))
 }
 
 #[cfg(test)]
@@ -142,11 +160,20 @@ mod tests {
         parse(line.split_whitespace().map(str::to_owned))
     }
 
+    fn soak_of_a_minute() -> Args {
+        let seconds = Duration::from_mins(1);
+        Args { mode: Mode::Soak, bytes: None, transport: Transport::Auto, seconds, seed: 1 }
+    }
+
     #[test]
     fn lines_are_read() {
-        let run = |mode, bytes, transport| Ok(Parsed::Run(Args { mode, bytes, transport }));
+        let (minute, seed) = (Duration::from_mins(1), 1);
+        let run =
+            |mode, bytes, transport| Ok(Parsed::Run(Args { mode, bytes, transport, seconds: minute, seed }));
         assert_eq!(words("latency"), run(Mode::Latency, None, Transport::Auto));
         assert_eq!(words("--transport tcp bw 4096"), run(Mode::Bw, Some(4096), Transport::Tcp));
+        let soak = Args { seconds: Duration::from_secs(5), seed: 9, ..soak_of_a_minute() };
+        assert_eq!(words("soak --seconds 5 --seed 9"), Ok(Parsed::Run(soak)));
         assert_eq!(words("--help"), Ok(Parsed::Help));
         assert!(Mode::ALL.iter().all(|(name, _)| HELP.contains(name)));
     }
@@ -160,6 +187,7 @@ mod tests {
             ("latency 3", "at least 4"),
             ("latency 8 9", "\"9\" is too much"),
             ("--transport", "--transport needs a value"),
+            ("soak --seconds x", "--seconds needs a whole number"),
             ("--transport ib latency", "unknown transport 'ib'"),
         ] {
             let error = words(line).unwrap_err().to_string();

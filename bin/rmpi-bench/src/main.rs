@@ -8,6 +8,7 @@ mod collective;
 mod overlap;
 mod pairs;
 mod run;
+mod soak;
 
 use args::{Mode, Parsed};
 use rmpi::{Options, World};
@@ -47,6 +48,7 @@ fn main() -> ExitCode {
         Mode::Alltoall => collective::alltoall(&bench, max.unwrap_or(4 << 20)),
         Mode::Barrier => collective::barrier(&bench),
         Mode::Overlap => overlap::overlap(&bench, max.unwrap_or(16 << 20)),
+        Mode::Soak => soak::soak(&bench, args.seconds, args.seed),
         Mode::Init => bench.slowest(init).and_then(|t| bench.report("init", 0, t, 0.0)),
     };
     match done {

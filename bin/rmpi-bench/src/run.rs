@@ -119,6 +119,14 @@ impl Bench {
         Ok(self.slowest(start.elapsed())?.div_f64(n as f64))
     }
 
+    /// A line of its own, from rank 0.
+    pub(crate) fn say(&self, line: &str) -> Result<(), BenchError> {
+        if self.rank() == 0 {
+            writeln!(std::io::stdout(), "{line}")?;
+        }
+        Ok(())
+    }
+
     /// An error when data is wrong; the whole job ends with code 3 then.
     pub(crate) fn check(&self, mode: &'static str, bytes: usize, good: bool) -> Result<(), BenchError> {
         if good { Ok(()) } else { Err(BenchError::Wrong { mode, bytes, rank: self.rank() }) }

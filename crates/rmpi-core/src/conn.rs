@@ -15,6 +15,8 @@ use std::time::Instant;
 pub(crate) const EAGER_MAX: usize = 64 << 10;
 /// Eager bytes that may be unconsumed at a receiver, per sender.
 pub(crate) const WINDOW: u64 = 1 << 20;
+/// Bytes gathered into one call; a link keeps the buffer.
+pub(crate) const FRAMES_MAX: usize = 50 << 10;
 /// Bytes of the staging buffer: a whole eager message with its header, and more.
 pub(crate) const STAGING: usize = 128 << 10;
 /// Unexpected rendezvous requests of one peer; more is not a rank of ours.
@@ -69,9 +71,13 @@ pub(crate) struct Incoming {
 
 #[derive(Default)]
 pub(crate) struct Rx {
+    /// The engine's staging buffer, while this link is read; `start..end` of it is not worked through yet.
     pub(crate) staging: Vec<u8>,
     pub(crate) start: usize,
     pub(crate) end: usize,
+    /// The beginning of a header whose rest has not come.
+    pub(crate) part: [u8; HEADER_LEN],
+    pub(crate) part_len: usize,
     pub(crate) incoming: Option<Incoming>,
     /// Receives in the order in which their messages are guessed to come; those that are over are still in it.
     pub(crate) guesses: VecDeque<OpId>,
@@ -155,7 +161,7 @@ impl Conn {
     /// Room in a gathered frame buffer for `len` more bytes, at the end of the queue.
     pub(crate) fn frames(&mut self, len: usize) -> (&mut Vec<u8>, &mut Vec<OpId>) {
         let fits = match self.tx.queue.back() {
-            Some(Item::Frames { bytes, .. }) => bytes.len() + len <= EAGER_MAX + HEADER_LEN,
+            Some(Item::Frames { bytes, .. }) => bytes.len() + len <= FRAMES_MAX,
             _ => false,
         };
         if !fits {
@@ -164,7 +170,13 @@ impl Conn {
             self.tx.queue.push_back(Item::Frames { bytes, at: 0, ops: Vec::new() });
         }
         match self.tx.queue.back_mut() {
-            Some(Item::Frames { bytes, ops, .. }) => (bytes, ops),
+            Some(Item::Frames { bytes, ops, .. }) => {
+                if bytes.capacity() - bytes.len() < len {
+                    // Once, not by doubling, which would end above what the allocator keeps.
+                    bytes.reserve_exact(len.max(FRAMES_MAX - bytes.len()));
+                }
+                (bytes, ops)
+            }
             _ => unreachable!("a frames item was just ensured"),
         }
     }

@@ -4,7 +4,7 @@
 //! *cold* (in the epoll set, looked at now and then). Traffic makes a link hot; the least used of too many hot
 //! ones becomes cold. Nothing here blocks.
 
-use crate::conn::Conn;
+use crate::conn::{Conn, STAGING};
 use crate::error::Fault;
 use crate::local::Rail;
 use crate::matching::Matcher;
@@ -22,8 +22,11 @@ use std::time::Instant;
 const MAX_HOT: usize = 8;
 /// Rounds between looks at cold links.
 const COLD_EVERY: u64 = 4;
-/// Rounds between looks at listeners and handshakes.
+/// Rounds between looks at the clock and at too many hot links.
 const SLOW_EVERY: u64 = 32;
+/// Rounds between looks whether somebody knocks at a listener: asking the epoll set, since accepting in vain makes
+/// and destroys a socket each time.
+const KNOCK_EVERY: u64 = 128;
 /// Epoll token of the listening sockets and of handshakes.
 pub(crate) const TOKEN_LINKUP: u64 = u64::MAX;
 /// Epoll token of the waking descriptor.
@@ -100,6 +103,10 @@ pub struct Core {
     /// Contexts whose members this rank has told so: from which tag on, whom it blames, the members.
     pub(crate) announced: HashMap<u32, (i32, u32, Arc<[u32]>)>,
     pub(crate) self_bytes: u64,
+    /// A peer is being lost, and the others are listened to before.
+    hearing: bool,
+    /// Where links are read to when no receive is guessed.
+    pub(crate) staging: Vec<u8>,
     /// Counts completions; waiters and tasks compare it.
     pub(crate) completions: u64,
     pub(crate) polled_at: u64,
@@ -136,6 +143,8 @@ impl Core {
             revoked: HashMap::new(),
             announced: HashMap::new(),
             self_bytes: 0,
+            hearing: false,
+            staging: vec![0; STAGING],
             completions: 0,
             polled_at: 0,
             round: 0,
@@ -199,12 +208,12 @@ impl Core {
         if self.hot.len() > MAX_HOT && self.round.is_multiple_of(SLOW_EVERY) {
             self.cool();
         }
-        if self.cold > 0 && self.round.is_multiple_of(COLD_EVERY) {
+        if (self.cold > 0 && self.round.is_multiple_of(COLD_EVERY)) || self.round.is_multiple_of(KNOCK_EVERY)
+        {
             busy |= self.look_at_cold();
         }
-        if self.round.is_multiple_of(SLOW_EVERY)
-            || (!self.dialling.is_empty() && self.round.is_multiple_of(4))
-        {
+        let shaking = !self.dialling.is_empty() || self.acceptor.as_ref().is_some_and(Acceptor::busy);
+        if shaking && self.round.is_multiple_of(4) {
             busy |= self.link_up();
         }
         if self.round.is_multiple_of(SLOW_EVERY) {
@@ -250,6 +259,8 @@ impl Core {
             if let Ok(peer) = u32::try_from(event.data()) {
                 self.heat(peer);
                 self.service(peer);
+            } else if event.data() == TOKEN_LINKUP {
+                self.link_up();
             }
         }
         self.events = events;
@@ -274,10 +285,24 @@ impl Core {
         match outcome {
             Ok(moved) => moved,
             Err(cause) => {
+                self.hear_others();
                 self.lose(peer, &cause);
                 true
             }
         }
+    }
+
+    /// Takes in what the other peers have said already: perhaps why this one left.
+    fn hear_others(&mut self) {
+        if std::mem::replace(&mut self.hearing, true) {
+            return;
+        }
+        let local = self.rail.iter().flat_map(|r| r.peers.iter().copied());
+        let others: Vec<u32> = self.hot.iter().copied().chain(local).collect();
+        for peer in others {
+            self.service(peer);
+        }
+        self.hearing = false;
     }
 
     /// Makes a link hot.

@@ -104,8 +104,13 @@ impl Engine {
         result
     }
 
+    /// Whether another thread wants the lock.
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.shared.contenders.load(Ordering::Relaxed) > 0
+    }
+
     /// Wakes whoever is parked or waits for the parked one.
-    fn tell(&self, core: &Core) {
+    pub(crate) fn tell(&self, core: &Core) {
         if core.parked {
             // Full means that a wake is pending already.
             let _ = self.shared.wake.write(1);

@@ -17,6 +17,7 @@ mod local_receive;
 mod matching;
 mod memory;
 mod ops;
+mod quick;
 mod receive;
 mod revoke;
 mod scope;

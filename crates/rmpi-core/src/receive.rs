@@ -27,6 +27,29 @@ enum Read {
 impl Core {
     /// Takes in what has arrived; whether anything had.
     pub(crate) fn receive(&mut self, conn: &mut Conn) -> Result<bool, Cause> {
+        self.lend_staging(conn);
+        let moved = self.receive_staged(conn);
+        self.return_staging(conn);
+        moved
+    }
+
+    /// All links share one staging buffer: between reads a link keeps at most a part of a header.
+    fn lend_staging(&mut self, conn: &mut Conn) {
+        let rx = &mut conn.rx;
+        rx.staging = std::mem::take(&mut self.staging);
+        rx.staging[..rx.part_len].copy_from_slice(&rx.part[..rx.part_len]);
+        (rx.start, rx.end) = (0, rx.part_len);
+    }
+
+    fn return_staging(&mut self, conn: &mut Conn) {
+        let rx = &mut conn.rx;
+        // Longer only after an error, which ends the link.
+        rx.part_len = (rx.end - rx.start).min(HEADER_LEN);
+        rx.part[..rx.part_len].copy_from_slice(&rx.staging[rx.start..rx.start + rx.part_len]);
+        self.staging = std::mem::take(&mut rx.staging);
+    }
+
+    fn receive_staged(&mut self, conn: &mut Conn) -> Result<bool, Cause> {
         let mut moved = false;
         for _ in 0..READS {
             let read = self.read_some(conn)?;
@@ -48,9 +71,6 @@ impl Core {
     }
 
     fn read_some(&mut self, conn: &mut Conn) -> Result<Read, Cause> {
-        if conn.rx.staging.is_empty() {
-            conn.rx.staging = vec![0; STAGING];
-        }
         if conn.rx.start == conn.rx.end {
             (conn.rx.start, conn.rx.end) = (0, 0);
             if let Some(incoming) = &conn.rx.incoming {
@@ -119,7 +139,7 @@ impl Core {
     }
 
     /// The receive whose message probably comes next, where in it, and its window.
-    fn guess(&self, conn: &mut Conn) -> Option<(OpId, u64, RawBuf)> {
+    pub(crate) fn guess(&self, conn: &mut Conn) -> Option<(OpId, u64, RawBuf)> {
         while let Some(&op) = conn.rx.guesses.front() {
             let offset = self.ops.get(op).and_then(|o| match o.state {
                 State::RecvPosted if o.scribble => Some(0),
@@ -161,14 +181,29 @@ impl Core {
         if n == 0 {
             return Ok(Read::Nothing);
         }
+        self.landed(conn, (op, offset, window), &head, n)?;
+        Ok(read_of(n, asked))
+    }
+
+    /// Takes in `n` bytes of which the first are in `head`, the next in the window of `guess`, the rest in the
+    /// second half of the staging buffer.
+    fn landed(
+        &mut self,
+        conn: &mut Conn,
+        guess: (OpId, u64, RawBuf),
+        head: &[u8; HEADER_LEN],
+        n: usize,
+    ) -> Result<(), Cause> {
+        let (op, offset, window) = guess;
+        let rx = &mut conn.rx;
         if n < HEADER_LEN {
             rx.staging[..n].copy_from_slice(&head[..n]);
             rx.end = n;
-            return Ok(Read::Some);
+            return Ok(());
         }
         let landed = (n - HEADER_LEN).min(window.len());
         let behind = n - HEADER_LEN - landed;
-        let header = Header::decode(&head).map_err(|e| Cause::from(e.to_string()))?;
+        let header = Header::decode(head).map_err(|e| Cause::from(e.to_string()))?;
         let carries = matches!(header.kind, Kind::Eager | Kind::Data);
         let stage = |conn: &mut Conn| {
             let rx = &mut conn.rx;
@@ -179,8 +214,7 @@ impl Core {
             // Bytes of a later message landed in the window: the wrong guess is undone before anything can
             // complete the receive and give its memory back.
             stage(conn);
-            self.on_header(conn, &header)?;
-            return Ok(read_of(n, asked));
+            return self.on_header(conn, &header);
         }
         self.on_header(conn, &header)?;
         match &mut conn.rx.incoming {
@@ -191,7 +225,42 @@ impl Core {
             // The message was another's; this receive is still posted and its memory still lent.
             _ => stage(conn),
         }
-        Ok(read_of(n, asked))
+        Ok(())
+    }
+
+    /// Goes on with a receive for which `n` bytes of `rank` have been read already, into `head` and its window.
+    pub(crate) fn begin_with(
+        &mut self,
+        rank: u32,
+        op: OpId,
+        window: RawBuf,
+        head: &[u8; HEADER_LEN],
+        n: usize,
+    ) {
+        let Some(mut conn) = self.conns.get_mut(rank as usize).and_then(Option::take) else { return };
+        self.lend_staging(&mut conn);
+        let mut outcome = self.landed(&mut conn, (op, 0, window), head, n);
+        if outcome.is_ok() {
+            outcome = self.consume(&mut conn);
+        }
+        self.return_staging(&mut conn);
+        if outcome.is_ok() {
+            outcome = self.pump(&mut conn).map(drop);
+        }
+        self.conns[rank as usize] = Some(conn);
+        if let Err(cause) = outcome {
+            self.lose(rank, &cause);
+        }
+    }
+
+    /// Counts an eager message of `rank` that was received without having waited.
+    pub(crate) fn took(&mut self, rank: u32, price: u64) {
+        let Some(conn) = self.conns[rank as usize].as_deref_mut() else { return };
+        conn.rx.outstanding += price;
+        give_back(conn, price);
+        if !conn.tx.queue.is_empty() {
+            self.service(rank);
+        }
     }
 
     /// Works through the staged bytes and whatever payload is complete.

@@ -9,6 +9,7 @@ use crate::engine::Engine;
 use crate::error::Fault;
 use crate::memory::RawBuf;
 use crate::ops::{Finished, OpId, Status};
+use crate::quick::sent;
 use crate::submit::{RecvSpec, SendSpec};
 use std::marker::PhantomData;
 use std::sync::{Mutex, PoisonError};
@@ -101,13 +102,19 @@ impl Engine {
         }
     }
 
+    /// Sends if that is possible at once, without waiting for anything; whether it was.
+    #[must_use]
+    pub fn send_now(&self, spec: &SendSpec, bytes: &[u8]) -> bool {
+        self.with(|core| core.send_at_once(spec, bytes) || core.send_quickly(spec, bytes))
+    }
+
     /// Sends and waits until the memory is free again.
     ///
     /// # Errors
     /// The operation's [`Fault`].
     pub fn send(&self, spec: SendSpec, bytes: &[u8]) -> Result<Status, Fault> {
-        if self.lock().send_at_once(&spec, bytes) {
-            return Ok(Status { peer: spec.to, tag: spec.tag, length: bytes.len() as u64 });
+        if self.send_now(&spec, bytes) {
+            return sent(&spec, bytes);
         }
         // SAFETY: `finish_borrowed` ends or releases the operation before this call, and so the borrow, ends.
         let buf = unsafe { RawBuf::read(bytes) };
@@ -124,7 +131,8 @@ impl Engine {
         }
         // SAFETY: `finish_borrowed` ends or releases the operation before this call, and so the borrow, ends.
         let buf = unsafe { RawBuf::write(bytes) };
-        self.finish_borrowed(self.start(|core| core.submit_recv(spec, buf, None)))
+        let begun = self.recv_quickly(spec, buf);
+        self.finish_borrowed(begun.unwrap_or_else(|| self.start(|core| core.submit_recv(spec, buf, None))))
     }
 
     /// Sends and receives at once; the receive's status.
@@ -138,6 +146,9 @@ impl Engine {
         recv: &RecvSpec,
         into: &mut [u8],
     ) -> Result<Status, Fault> {
+        if self.send_now(&send, out) {
+            return self.recv(recv, into);
+        }
         // SAFETY: the guard below releases both operations before this call, and so the borrows, end.
         let (out, into) = unsafe { (RawBuf::read(out), RawBuf::write(into)) };
         let (r, s) =

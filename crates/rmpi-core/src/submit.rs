@@ -1,6 +1,6 @@
 //! Submitting, testing, cancelling and releasing operations.
 
-use crate::conn::{EAGER_MAX, Item, WINDOW, cost};
+use crate::conn::{EAGER_MAX, FRAMES_MAX, Item, WINDOW, cost};
 use crate::core::{Core, Task};
 use crate::error::Fault;
 use crate::header::{HEADER_LEN, Header, Kind};
@@ -171,7 +171,7 @@ impl Core {
                 bytes.extend_from_slice(&header.encode());
                 bytes.extend_from_slice(buf.bytes());
                 ops.push(id);
-                if bytes.len() >= EAGER_MAX {
+                if bytes.len() + GATHER_MAX > FRAMES_MAX {
                     outcome = self.pump(&mut conn);
                 }
             } else {

@@ -108,7 +108,14 @@ fn ranks_over<R: Send + 'static>(
     n: u32,
     f: Arc<impl Fn(u32, &Engine) -> R + Send + Sync + 'static>,
 ) -> Vec<R> {
-    let (engines, _) = engines_over(rail, n, true);
+    run(engines_over(rail, n, true).0, &f)
+}
+
+fn run<R: Send + 'static>(
+    engines: Vec<Engine>,
+    f: &Arc<impl Fn(u32, &Engine) -> R + Send + Sync + 'static>,
+) -> Vec<R> {
+    let n = u32::try_from(engines.len()).unwrap();
     let (tx, rx) = mpsc::channel();
     for (rank, engine) in (0..n).zip(engines) {
         let (f, tx) = (f.clone(), tx.clone());

@@ -1,7 +1,7 @@
 //! The sending half of a link: header and payload in one system call, frames gathered while a burst lasts,
 //! large messages in pieces that let other messages pass between them.
 
-use crate::conn::{Conn, Item, Piece};
+use crate::conn::{Conn, FRAMES_MAX, Item, Piece};
 use crate::core::Core;
 use crate::header::{HEADER_LEN, Header, Kind};
 use crate::memory::RawBuf;
@@ -23,8 +23,6 @@ const HOLD_BACK: usize = 4 << 10;
 const TURN: u32 = 16;
 /// Bytes handed over in one call of `pump`, so that one peer does not starve the others.
 const PUMP_BUDGET: usize = 4 << 20;
-/// Capacity of a kept frame buffer.
-const SPARE_MAX: usize = 128 << 10;
 
 /// Why a link ended.
 pub(crate) type Cause = Arc<str>;
@@ -51,15 +49,7 @@ impl Core {
     ) -> Result<bool, Cause> {
         let Some(link) = conn.link.as_mut() else { return Ok(false) };
         let len = buf.len();
-        let sent = if len <= COPY_MAX {
-            let mut together = [0; HEADER_LEN + COPY_MAX];
-            together[..HEADER_LEN].copy_from_slice(header);
-            together[HEADER_LEN..HEADER_LEN + len].copy_from_slice(buf.bytes());
-            link.send(&[IoSlice::new(&together[..HEADER_LEN + len])])
-        } else {
-            link.send(&[IoSlice::new(header), IoSlice::new(buf.bytes())])
-        };
-        let sent = match sent {
+        let sent = match send_whole(link.as_mut(), &mut conn.tx.spare, header, buf.bytes()) {
             Ok(n) => n,
             Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => 0,
             Err(e) => return Err(cause(&e)),
@@ -125,7 +115,7 @@ impl Core {
                 if *at == bytes.len()
                     && let Some(Item::Frames { bytes, ops, .. }) = conn.tx.queue.pop_front()
                 {
-                    if bytes.capacity() <= SPARE_MAX {
+                    if bytes.capacity() <= FRAMES_MAX {
                         conn.tx.spare = bytes;
                     }
                     ops.into_iter().for_each(|op| self.sent(op));
@@ -209,6 +199,22 @@ fn overtake(conn: &mut Conn) -> bool {
         conn.tx.queue.push_front(item);
     }
     true
+}
+
+/// Sends a header and its payload in one call; small ones gathered in `spare`.
+pub(crate) fn send_whole(
+    link: &mut dyn rmpi_net::Link,
+    spare: &mut Vec<u8>,
+    header: &[u8; HEADER_LEN],
+    payload: &[u8],
+) -> io::Result<usize> {
+    if payload.len() > COPY_MAX {
+        return link.send(&[IoSlice::new(header), IoSlice::new(payload)]);
+    }
+    spare.clear();
+    spare.extend_from_slice(header);
+    spare.extend_from_slice(payload);
+    link.send(&[IoSlice::new(spare)])
 }
 
 /// Sends from position `at` of header and payload.

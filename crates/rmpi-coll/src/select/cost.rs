@@ -120,15 +120,17 @@ impl Costs {
         match algorithm {
             Allreduce::Direct => {
                 let shared = if at.nodes <= 1 { 1.0 } else { at.per_node() };
-                self.fan(at, n * shared) + (p - 1.0) * n * self.gamma
+                // One copy more where the result begins with the own contribution.
+                self.fan(at, n * shared) + p * n * self.gamma
             }
             Allreduce::RecursiveDoubling => {
-                fold + self.doubling(at, |_| n) + f64::from(at.rounds()) * n * self.gamma
+                fold + self.doubling(at, |_| n) + f64::from(at.rounds() + 1) * n * self.gamma
             }
             Allreduce::Rabenseifner => {
-                fold + 2.0 * self.doubling(at, |k| n / f64::from(k + 1).exp2()) + n * self.gamma
+                let halving = 2.0 * self.doubling(at, |k| n / f64::from(k + 1).exp2());
+                fold + halving + ((p - 1.0) / p + 1.0) * n * self.gamma
             }
-            Allreduce::Ring => 2.0 * (p - 1.0) * self.neighbour(at, n / p) + n * self.gamma,
+            Allreduce::Ring => (p - 1.0) * (2.0 * self.neighbour(at, n / p) + n / p * self.gamma),
             Allreduce::Chain => self.chain(at, n, self.gamma) + self.chain(at, n, 0.0),
         }
     }

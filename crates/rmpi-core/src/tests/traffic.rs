@@ -27,6 +27,78 @@ fn ping_pong_of_every_size_class() {
 }
 
 #[test]
+fn a_receive_that_waits_at_the_socket_takes_only_its_own_message() {
+    let other = |len: usize| vec![9u8; len];
+    run(
+        engines_over(Rail::Tcp, 2, false).0,
+        &Arc::new(move |me, e: &Engine| {
+            for round in 0..300u64 {
+                let len = usize::try_from(round * 37 % 5000).unwrap();
+                let mut got = vec![0; 5000];
+                if me == 0 {
+                    // Both sides are calm then, and the receiver waits at the socket or soon will.
+                    e.recv(&from(1, 0), &mut [0]).unwrap();
+                    match round % 3 {
+                        0 => e.send(to(1, 2), &other(len)).map(drop).unwrap(),
+                        1 => e.send(to(1, 2), &other(100_000)).map(drop).unwrap(),
+                        _ => {}
+                    }
+                    e.send(to(1, 1), &pattern(len, round)).unwrap();
+                    if round % 10 == 9 {
+                        e.send(to(1, 1), &other(6000)).unwrap();
+                    }
+                } else {
+                    e.send(to(0, 0), &[1]).unwrap();
+                    let large = round % 3 == 1;
+                    let request =
+                        large.then(|| e.with(|c| c.recv_owned(&from(0, 2), Box::new(other(100_000)))));
+                    let status = e.recv(&from(0, 1), &mut got).unwrap();
+                    assert_eq!((status.length, status.tag), (len as u64, 1));
+                    assert!(got[..len] == pattern(len, round)[..], "round {round} of {len} bytes");
+                    if round % 10 == 9 {
+                        let e = e.recv(&from(0, 1), &mut got).unwrap_err();
+                        assert!(matches!(e, Fault::Truncated { sent: 6000, capacity: 5000, .. }), "{e}");
+                    }
+                    if round % 3 == 0 {
+                        let status = e.recv(&from(0, 2), &mut got).unwrap();
+                        assert!(status.length == len as u64 && got[..len] == other(len)[..]);
+                    }
+                    if let Some(op) = request {
+                        e.wait(op).0.unwrap();
+                    }
+                }
+            }
+        }),
+    );
+}
+
+#[test]
+fn a_link_at_rest_keeps_no_buffers() {
+    run(
+        engines_over(Rail::Tcp, 2, true).0,
+        &Arc::new(|me, e: &Engine| {
+            for len in [10, 3000, 60_000, 1 << 20] {
+                let mut got = vec![0; len];
+                let ops: Vec<OpId> = e.with(|c| {
+                    (0..20).map(|_| c.send_owned(to(1 - me, 1), Box::new(vec![1u8; len]))).collect()
+                });
+                for _ in 0..20 {
+                    e.recv(&from(1 - me, 1), &mut got).unwrap();
+                }
+                for op in ops {
+                    e.wait(op).0.unwrap();
+                }
+            }
+            e.with(|core| {
+                let conn = core.conns[1 - me as usize].as_ref().unwrap();
+                assert!(conn.rx.staging.is_empty() && conn.tx.spare.capacity() <= crate::conn::FRAMES_MAX);
+                assert!(conn.rx.guesses.capacity() <= 4096);
+            });
+        }),
+    );
+}
+
+#[test]
 fn a_hundred_megabytes_both_ways_at_once() {
     ranks(2, |me, e| {
         let (out, mut into) = (pattern(100_000_000, u64::from(me)), vec![0; 100_000_000]);
