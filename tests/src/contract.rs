@@ -5,7 +5,6 @@
 use crate::bins;
 use crate::procs::{Finished, attempt};
 use std::fs;
-use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -154,8 +153,7 @@ impl Place {
         }
         shell.env("PATH", format!("{}:{path}", self.0.join("bin").display()));
         shell.env("LC_ALL", "C.UTF-8");
-        // In a group of its own, so that what it leaves behind can be ended with it.
-        attempt(shell.process_group(0), LIMIT)
+        attempt(&mut shell, LIMIT)
     }
 }
 

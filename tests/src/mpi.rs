@@ -6,6 +6,7 @@ use crate::bins::root;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 
 /// Compilers that distributions install side by side.
 const COMPILERS: [&str; 2] = ["mpicc.openmpi", "mpicc.mpich"];
@@ -76,6 +77,9 @@ impl Mpi {
         let out = root().join("target/mpi").join(&self.name);
         std::fs::create_dir_all(&out).expect("the target folder is writable");
         let program = out.join(name);
+        // One at a time: tests of one process may want the same program.
+        static COMPILING: Mutex<()> = Mutex::new(());
+        let _one = COMPILING.lock().unwrap_or_else(PoisonError::into_inner);
         let changed = |p: &Path| p.metadata().and_then(|m| m.modified()).ok();
         let newest = changed(&source).max(changed(&folder.join("common.h")));
         if changed(&program) < newest {

@@ -162,12 +162,9 @@ fn a_daemon_that_hears_nonsense_leaves() {
     use std::io::Write;
     use std::process::Stdio;
     for nonsense in [&b""[..], b"GET / HTTP/1.1\r\n\r\n", &[0xff; 4096]] {
-        let mut daemon = Command::new(bins::path("rmpid"))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("rmpid starts");
+        let mut daemon = Command::new(bins::path("rmpid"));
+        daemon.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut daemon = rmpi_tests::procs::start(&mut daemon, rmpi_tests::procs::LIFE);
         let mut stdin = daemon.stdin.take().expect("stdin is piped");
         let _ = stdin.write_all(nonsense);
         drop(stdin);

@@ -1,15 +1,13 @@
 //! `rmpi-bench` in jobs of two and three ranks: every mode runs, checks its data and prints its lines.
 
 use rmpi_tests::bins;
-use std::process::{Command, Output};
+use rmpi_tests::procs::{Finished, LIFE, run};
+use std::process::Command;
 
-fn bench(np: &str, words: &[&str]) -> Output {
-    Command::new(bins::path("rmpirun"))
-        .args(["--oversubscribe", "--timeout", "100", "-np", np])
-        .arg(bins::path("rmpi-bench"))
-        .args(words)
-        .output()
-        .expect("rmpirun starts")
+fn bench(np: &str, words: &[&str]) -> Finished {
+    let mut command = Command::new(bins::path("rmpirun"));
+    command.args(["--oversubscribe", "--timeout", "100", "-np", np]);
+    run(command.arg(bins::path("rmpi-bench")).args(words), LIFE)
 }
 
 /// `mode np=N bytes=B us=T gbs=G ...` with five decimals; the bytes.
@@ -42,14 +40,14 @@ fn every_mode_prints_its_lines() {
     for np in ["2", "3"] {
         for (mode, want) in sizes {
             let output = bench(np, &["--transport", "tcp", mode, "262144"]);
-            let text = String::from_utf8_lossy(&output.stdout);
-            assert!(output.status.success(), "{mode}: {text}{}", String::from_utf8_lossy(&output.stderr));
+            let text = output.out();
+            assert!(output.code == 0, "{mode}: {text}{}", output.stderr);
             let got: Vec<u64> = text.lines().map(|l| line(mode, np, l).unwrap_or(u64::MAX)).collect();
             assert_eq!(got, *want, "{mode} {np}: {text}");
         }
     }
     let output = bench("3", &["reduce_scatter", "50000"]);
-    let text = String::from_utf8_lossy(&output.stdout);
+    let text = output.out();
     let got: Vec<Option<u64>> = text.lines().map(|l| line("reduce_scatter", "3", l)).collect();
     assert_eq!(got, [12, 48, 192, 768, 3072, 12_288, 49_152].map(Some), "{text}");
 }
@@ -62,8 +60,8 @@ fn unusable_options_end_with_code_2() {
         ("2", "bw x", "number of bytes"),
     ] {
         let output = bench(np, &words.split(' ').collect::<Vec<_>>());
-        let text = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(2), "{words}: {text}");
+        let text = &output.stderr;
+        assert_eq!(output.code, 2, "{words}: {text}");
         assert!(text.contains(want), "{words}: {text}");
         assert!(output.stdout.is_empty());
     }

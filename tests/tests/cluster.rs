@@ -3,7 +3,7 @@
 #![allow(clippy::print_stdout, reason = "tests say what they skip and what they measured")]
 
 use rmpi_tests::cluster::Cluster;
-use rmpi_tests::procs::{self, ends_within, run, until};
+use rmpi_tests::procs::{self, Job, ends_within, run, until};
 use rmpi_tests::{cluster_or_skip, long};
 use std::io::Read;
 use std::path::Path;
@@ -23,14 +23,11 @@ fn rmpirun(cluster: &Cluster, bin: &Path) -> Command {
 }
 
 /// A running job of eight families, all of them started.
-fn families(cluster: &Cluster, bin: &Path) -> Child {
-    let mut job = rmpirun(cluster, bin)
-        .args(["-np", "8", "sh", "-c", FAMILY])
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("rmpirun starts");
+fn families(cluster: &Cluster, bin: &Path) -> Job {
+    let mut job = rmpirun(cluster, bin);
+    job.args(["-np", "8", "sh", "-c", FAMILY]);
+    job.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut job = procs::start(&mut job, procs::LIFE);
     let mut out = job.stdout.take().expect("stdout is piped");
     let mut text = String::new();
     let mut piece = [0; 512];

@@ -1,9 +1,9 @@
 //! This machine without SSH: whichever of our processes is killed, nothing of the job is left.
 
 use rmpi_tests::bins;
-use rmpi_tests::procs::{self, ends_within, until};
+use rmpi_tests::procs::{self, Job, ends_within, until};
 use std::io::{BufRead, BufReader, Read};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 const PROMISE: Duration = Duration::from_secs(10);
@@ -16,18 +16,14 @@ fn only_child(pid: u32) -> u32 {
 }
 
 /// A job of two families, all started, marked by `mark` in their environment; `apart`: with a daemon of its own.
-fn families(mark: &str, apart: bool) -> Child {
+fn families(mark: &str, apart: bool) -> Job {
     let mut job = Command::new(bins::path("rmpirun"));
     if apart {
         job.arg("--daemon").arg(format!("path:{}", bins::path("rmpid").display()));
     }
-    let mut job = job
-        .args(["--oversubscribe", "-np", "2", "-x", &format!("RMPI_TEST_MARK={mark}"), "sh", "-c", FAMILY])
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("rmpirun starts");
+    job.args(["--oversubscribe", "-np", "2", "-x", &format!("RMPI_TEST_MARK={mark}"), "sh", "-c", FAMILY]);
+    job.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut job = procs::start(&mut job, procs::LIFE);
     let mut out = BufReader::new(job.stdout.take().expect("stdout is piped"));
     for _ in 0..2 {
         let mut line = String::new();

@@ -3,6 +3,7 @@
 
 use rmpi_tests::long;
 use rmpi_tests::loopback::Loopback;
+use rmpi_tests::procs;
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 
@@ -25,13 +26,9 @@ fn a_host_costs_the_launcher_less_than_100_kib() {
 fn resident(n: usize) -> u64 {
     let hosts = Loopback::up(n);
     let np = n.to_string();
-    let mut job = hosts
-        .rmpirun()
-        .args(["-np", &np, "--map-by", "node", "sh", "-c", "echo up; exec sleep 1000"])
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("rmpirun starts");
+    let mut job = hosts.rmpirun();
+    job.args(["-np", &np, "--map-by", "node", "sh", "-c", "echo up; exec sleep 1000"]);
+    let mut job = procs::start(job.stdin(Stdio::null()).stdout(Stdio::piped()), procs::LIFE);
     let lines = BufReader::new(job.stdout.take().expect("stdout is piped")).lines();
     assert_eq!(
         lines.map_while(Result::ok).take(n).filter(|l| l == "up").count(),

@@ -7,12 +7,13 @@ use rmpi_tests::bins;
 use rmpi_tests::mpi::Mpi;
 use rmpi_tests::procs::{self, Finished};
 use rmpi_tests::{cluster_or_skip, long};
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-const LIMIT: Duration = Duration::from_secs(120);
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// What a good run looks like.
 #[derive(Clone, Copy)]
@@ -52,6 +53,9 @@ fn excused(mpi: &Mpi, program: &str, many: bool) -> Option<&'static str> {
         "onesided" if mpi.is("openmpi-4") && many => {
             Some("it has no one-sided over TCP, nor under its own mpirun")
         }
+        _ if mpi.is("mpich-4.0") && many => {
+            Some("its UCX now and then hangs in MPI_Finalize, under its own mpiexec too")
+        }
         _ => None,
     }
 }
@@ -81,15 +85,16 @@ fn matrix(title: &str, ranks: &[u32], place: impl Fn(PathBuf) -> PathBuf, comman
                 let mut rmpirun = command();
                 rmpirun.args(["--oversubscribe", "-np", &n.to_string()]).args(mpi.options());
                 rmpirun.arg(place(mpi.program(program)));
-                let done = procs::run(&mut rmpirun, LIMIT);
+                let (done, hangs) = procs::attempt(&mut rmpirun, LIMIT);
                 let judged = judge(program, n, good, &done);
                 let word = match &judged {
+                    _ if hangs => "HANGS",
                     _ if done.code == LACKING => "lacks it",
                     Ok(()) => "ok",
                     Err(_) => "WRONG",
                 };
                 let _ = write!(table, " {n}:{word}({:.1}s)", done.took.as_secs_f64());
-                if let ("WRONG", Err(why)) = (word, judged) {
+                if let ("HANGS" | "WRONG", Err(why)) = (word, judged) {
                     let _ = writeln!(wrong, "{title} {} {program} with {n} ranks: {why}", mpi.name);
                 }
             }
@@ -103,16 +108,18 @@ fn matrix(title: &str, ranks: &[u32], place: impl Fn(PathBuf) -> PathBuf, comman
 #[test]
 fn programs_of_other_implementations_run_on_one_node() {
     let ranks: &[u32] = if long() { &[1, 2, 3, 4, 8] } else { &[1, 2, 4] };
+    let before = leftovers();
     matrix("1 node ", ranks, |program| program, || Command::new(bins::path("rmpirun")));
-    let left = leftovers(Path::new("/dev/shm")) + leftovers(&std::env::temp_dir()).as_str();
-    assert!(left.is_empty(), "left behind: {left}");
+    let left: Vec<_> = leftovers().difference(&before).cloned().collect();
+    assert!(left.is_empty(), "left behind: {left:?}");
 }
 
-/// Names of shared-memory files and session folders that our jobs would have left.
-fn leftovers(dir: &Path) -> String {
-    let entries = std::fs::read_dir(dir).expect("a system folder");
-    let names = entries.flatten().map(|e| e.file_name().to_string_lossy().into_owned());
-    names.filter(|n| n.starts_with("rmpirun.") || n.contains("vader_segment")).collect::<Vec<_>>().join(" ")
+/// Shared-memory files and session folders as our jobs would leave them.
+fn leftovers() -> BTreeSet<PathBuf> {
+    let folders = [PathBuf::from("/dev/shm"), std::env::temp_dir()];
+    let entries = folders.iter().flat_map(|f| std::fs::read_dir(f).expect("a system folder").flatten());
+    let ours = |name: &str| name.starts_with("rmpirun.") || name.contains("vader_segment");
+    entries.filter(|e| ours(&e.file_name().to_string_lossy())).map(|e| e.path()).collect()
 }
 
 #[test]

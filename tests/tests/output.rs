@@ -1,6 +1,7 @@
 //! Every byte a rank writes arrives, in order, in whole lines, however slow the reader is.
 
 use rmpi_tests::bins;
+use rmpi_tests::procs::{ends_within, start};
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::process::{Command, Stdio};
@@ -18,13 +19,10 @@ fn a_hundred_megabytes_through_a_slow_reader_are_byte_exact() {
         "x".repeat(52)
     );
     let np = RANKS.to_string();
-    let mut job = Command::new(bins::path("rmpirun"))
-        .args(["--oversubscribe", "-np", &np, "sh", "-c", &script])
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::inherit())
-        .spawn()
-        .expect("rmpirun starts");
+    let mut job = Command::new(bins::path("rmpirun"));
+    job.args(["--oversubscribe", "-np", &np, "sh", "-c", &script]);
+    job.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit());
+    let mut job = start(&mut job, LIMIT);
     let mut out = job.stdout.take().expect("stdout is piped");
     let start = Instant::now();
     let (mut total, mut rest, mut next) = (0u64, Vec::new(), BTreeMap::new());
@@ -69,19 +67,13 @@ fn check(line: &[u8], next: &mut BTreeMap<u64, u64>) {
 
 #[test]
 fn a_reader_that_leaves_ends_the_job_quietly() {
-    let mut job = Command::new(bins::path("rmpirun"))
-        .args(["-np", "2", "--oversubscribe", "yes"])
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("rmpirun starts");
+    let mut job = Command::new(bins::path("rmpirun"));
+    job.args(["-np", "2", "--oversubscribe", "yes"]);
+    job.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut job = start(&mut job, LIMIT);
     let mut first = [0; 100];
     job.stdout.take().expect("stdout is piped").read_exact(&mut first).expect("yes writes");
-    assert!(
-        rmpi_tests::procs::ends_within(&mut job, Duration::from_secs(20)),
-        "still there after its reader left"
-    );
+    assert!(ends_within(&mut job, Duration::from_secs(20)), "still there after its reader left");
     assert_eq!(job.wait().expect("the job ends").code(), Some(141));
     let mut text = String::new();
     job.stderr.take().expect("stderr is piped").read_to_string(&mut text).expect("text");
