@@ -82,6 +82,7 @@ impl Driver {
     fn on(&mut self, event: JobEvent) {
         self.pressed |= matches!(event, JobEvent::Signal(_) | JobEvent::Cancel);
         let mut out = Vec::new();
+        let mut spawns = false;
         self.machine.on(self.now, event, &mut out);
         for action in out {
             assert!(!self.done, "{action:?} after Done");
@@ -101,6 +102,7 @@ impl Driver {
                     assert!(up_to > 0 && self.reading.is_none(), "a second request for input");
                     self.reading = Some(up_to);
                 }
+                JobAction::PlanSpawn { .. } => spawns = true,
                 JobAction::Event(_) | JobAction::SuspendSelf => {}
                 JobAction::Done(outcome) => {
                     assert!(self.unwritten.is_empty() || self.pressed, "done with output not written");
@@ -110,6 +112,9 @@ impl Driver {
             }
         }
         assert!(!self.done || self.machine.next_timer().is_none());
+        if spawns {
+            self.on(JobEvent::SpawnPlanned(Err("there is no room".into())));
+        }
     }
 
     fn host(&self, input: &mut Input<'_>) -> u32 {

@@ -242,6 +242,7 @@ impl Driver {
                 | DaemonAction::Answered { .. }
                 | DaemonAction::Gathered { .. }
                 | DaemonAction::Asked { .. }
+                | DaemonAction::Space(_)
                 | DaemonAction::Notified { .. }
                 | DaemonAction::RankEnded { .. } => {}
             }

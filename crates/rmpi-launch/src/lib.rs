@@ -48,6 +48,7 @@ pub mod record;
 pub mod report;
 mod running;
 mod sink;
+mod spawn;
 mod view;
 
 pub use event::{Event, Stream};

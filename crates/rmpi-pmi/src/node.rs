@@ -26,8 +26,11 @@ impl std::fmt::Debug for Servers {
 }
 
 impl Servers {
-    /// A namespace came into being.
+    /// A namespace came into being; told again, nothing happens.
     pub fn space(&mut self, now: Duration, space: Arc<Space>, out: &mut Vec<Action>) {
+        if self.spaces.iter().any(|known| known.id == space.id) {
+            return;
+        }
         if let Some(pmi) = &mut self.pmi {
             pmi.on(now, Event::Space(Arc::clone(&space)), out);
         }

@@ -44,6 +44,9 @@ pub enum Act {
     /// As a server's client: asks the server on a rank's node; another answer than what it gives is a failed
     /// check. Ends with [`LOST_CODE`] when the rank is lost.
     Ask(Rank),
+    /// As a server's client: spawns so many ranks, which do [`Config::spawned`]; being refused ends it with
+    /// [`LOST_CODE`].
+    Spawn(u32),
     /// Reads standard input to its end.
     ReadStdin,
     /// Calls abort, then hangs.
@@ -104,6 +107,8 @@ pub struct Config {
     pub faults: Vec<(Duration, Fault)>,
     /// What ranks do.
     pub program: Program,
+    /// What spawned ranks do.
+    pub spawned: Program,
     /// How long the sink of output takes for each piece.
     pub write: Duration,
     /// Bytes of our standard input.
@@ -131,6 +136,7 @@ impl Default for Config {
             delay: (Duration::from_micros(50), Duration::from_millis(5)),
             faults: Vec::new(),
             program: |_, _| Vec::new(),
+            spawned: |_, _| Vec::new(),
             write: Duration::ZERO,
             stdin: 0,
             stdin_to: Stdin::None,

@@ -8,6 +8,7 @@ use rmpi_control::{JobAction, JobEvent, JobEventOut, JobMachine};
 use rmpi_types::launch::{AppLaunch, EnvMerge, StdioKind};
 use rmpi_types::{JobId, NodeIdx, NodeLaunch, NodeReport, ProcId, Rank, RankLaunch};
 use rmpi_wire::msg::Stream;
+use rmpi_wire::service::Spawn;
 
 impl Sim {
     pub(crate) fn job(&mut self, event: JobEvent) {
@@ -40,6 +41,10 @@ impl Sim {
             JobAction::Plan(reports) => {
                 let plan = self.plan(&reports);
                 soon(self, JobEvent::Planned(Ok(plan)));
+            }
+            JobAction::PlanSpawn { ns, by, order, nodes } => {
+                let plan = self.plan_spawn(ns, by, &order, &nodes);
+                soon(self, JobEvent::SpawnPlanned(plan));
             }
             JobAction::Output { proc, stream, bytes, last: _ } => {
                 self.take_output(proc, stream, &bytes);
@@ -82,8 +87,27 @@ impl Sim {
 
     /// Ranks in blocks over the hosts that reported.
     fn plan(&self, reports: &[(NodeIdx, NodeReport)]) -> Vec<(NodeIdx, NodeLaunch)> {
-        let per_node = self.cfg.ranks_per_node;
-        let nodes = u32::try_from(reports.len()).unwrap_or(u32::MAX);
+        let hosts: Vec<NodeIdx> = reports.iter().map(|(idx, _)| *idx).collect();
+        self.blocks(ProcId::first(0), &hosts, self.cfg.ranks_per_node)
+    }
+
+    /// One new rank on each of the first nodes that run.
+    fn plan_spawn(
+        &self,
+        ns: ProcId,
+        by: ProcId,
+        order: &Spawn,
+        running: &[NodeIdx],
+    ) -> Result<Vec<(NodeIdx, NodeLaunch)>, String> {
+        let wanted = order.apps.iter().map(|a| a.ranks as usize).sum::<usize>();
+        let hosts = running.get(..wanted).ok_or("too few nodes run")?;
+        let mut plan = self.blocks(ns, hosts, 1);
+        plan.iter_mut().for_each(|(_, launch)| launch.mpi.parent = Some(by));
+        Ok(plan)
+    }
+
+    fn blocks(&self, ns: ProcId, hosts: &[NodeIdx], per_node: u32) -> Vec<(NodeIdx, NodeLaunch)> {
+        let nodes = u32::try_from(hosts.len()).unwrap_or(u32::MAX);
         let app = AppLaunch {
             program: "train".into(),
             args: Vec::new(),
@@ -100,12 +124,12 @@ impl Sim {
             app: 0,
             local_rank: local,
             cpus: None,
-            stdin: true,
+            stdin: ns.ns.0 == 0,
         };
-        let launch = |(dense, (idx, _)): (u32, &(NodeIdx, NodeReport))| {
+        let launch = |(dense, idx): (u32, &NodeIdx)| {
             let launch = NodeLaunch {
                 job: JobId([1; 16]),
-                ns: ProcId::first(0),
+                ns,
                 node: NodeIdx(dense),
                 nodes,
                 size: nodes * per_node,
@@ -129,6 +153,6 @@ impl Sim {
             };
             (*idx, launch)
         };
-        (0u32..).zip(reports).map(launch).collect()
+        (0u32..).zip(hosts).map(launch).collect()
     }
 }

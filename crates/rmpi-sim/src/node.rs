@@ -6,7 +6,7 @@ use rmpi_control::{DaemonEvent, DaemonMachine, Time};
 use rmpi_types::{ProcId, Rank, RankEnd, RankExit, RankSet};
 use rmpi_wire::msg::Stream;
 use rmpi_wire::rank::{RankReply, RankRequest};
-use rmpi_wire::service::{Answer, Domain, GatherKey, Group, OnLoss, Request, Scope, Until};
+use rmpi_wire::service::{Answer, Domain, GatherKey, Group, OnLoss, Request, Scope, Spawn, SpawnApp, Until};
 use std::time::Duration;
 
 /// Bytes a pipe holds.
@@ -140,6 +140,11 @@ impl SimRank {
                     let ask = Request::Ask { of, domain: Domain::Pmix, wait_ms: GET_MS };
                     self.request(ask, Bytes::from_static(b"?"), out);
                 }
+                Act::Spawn(ranks) => {
+                    let app = SpawnApp { program: "child".into(), ranks, ..SpawnApp::default() };
+                    let order = Spawn { apps: vec![app], preputs: Vec::new() };
+                    self.request(Request::Spawn(Box::new(order)), Bytes::new(), out);
+                }
                 Act::Abort(code) => {
                     self.ask(RankRequest::Abort { code, message: "on purpose".into() }, Bytes::new(), out);
                 }
@@ -175,7 +180,7 @@ impl SimRank {
     fn token(&mut self) -> u64 {
         self.requests += 1;
         self.state = State::Waiting(self.requests);
-        u64::from(self.proc.rank.0) << 32 | self.requests
+        u64::from(self.proc.ns.0) << 56 | u64::from(self.proc.rank.0) << 32 | self.requests
     }
 
     fn request(&mut self, request: Request, payload: Bytes, out: &mut Vec<Step>) {
@@ -208,6 +213,8 @@ impl SimRank {
             (Some(Act::Lookup(name)), Answer::Value) if payload == name.as_bytes() => RankReply::Done,
             (Some(Act::Ask(rank)), Answer::Value) if *payload == value(rank.0, "?") => RankReply::Done,
             (Some(Act::Publish(_)), Answer::Done) => RankReply::Done,
+            (Some(Act::Spawn(n)), Answer::Spawned { size, .. }) if n == *size => RankReply::Done,
+            (Some(Act::Spawn(_)), Answer::Refused(_)) => RankReply::Lost(self.proc.rank),
             (_, Answer::Lost(lost)) => RankReply::Lost(lost.rank),
             (_, other) => RankReply::Refused(format!("{other:?}")),
         };

@@ -4,7 +4,7 @@
 use crate::node::{SimRank, value};
 use crate::world::{Event, Sim};
 use rmpi_control::{DaemonAction, DaemonEvent};
-use rmpi_types::{NodeIdx, ProcId, Rank};
+use rmpi_types::{Namespace, NodeIdx, ProcId, Rank};
 use rmpi_wire::service::Answer;
 
 impl Sim {
@@ -28,8 +28,10 @@ impl Sim {
     }
 
     fn client(&mut self, node: NodeIdx, token: u64, what: impl FnOnce(&mut SimRank, u64)) {
-        let (rank, id) = (u32::try_from(token >> 32).unwrap_or(u32::MAX), token & u64::from(u32::MAX));
-        let proc = ProcId { rank: Rank(rank), ..ProcId::default() };
+        let part =
+            |from: u32, bits: u32| u32::try_from(token >> from & ((1 << bits) - 1)).unwrap_or(u32::MAX);
+        let (ns, rank, id) = (Namespace(part(56, 8)), Rank(part(32, 24)), token & u64::from(u32::MAX));
+        let proc = ProcId { ns, rank, ..ProcId::default() };
         let Some(rank) = self.nodes[node.0 as usize].rank(proc) else { return };
         what(rank, id);
         let wrong = rank.wrong.take();

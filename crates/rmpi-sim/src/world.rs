@@ -450,6 +450,7 @@ impl Sim {
             action @ (DaemonAction::Answered { .. }
             | DaemonAction::Gathered { .. }
             | DaemonAction::Asked { .. }
+            | DaemonAction::Space(_)
             | DaemonAction::Notified { .. }
             | DaemonAction::RankEnded { .. }) => self.served(node, action),
             DaemonAction::Exit => {
@@ -477,7 +478,8 @@ impl Sim {
             })
         };
         let (size, ns) = (launch.size, launch.ns);
-        let acts = |r: &RankLaunch| (ProcId { rank: r.rank, ..ns }, (self.cfg.program)(r.rank, size));
+        let program = if ns.ns.0 == 0 { self.cfg.program } else { self.cfg.spawned };
+        let acts = |r: &RankLaunch| (ProcId { rank: r.rank, ..ns }, program(r.rank, size));
         let ranks =
             launch.ranks.iter().map(acts).map(|(proc, acts)| SimRank::new(proc, launch.size, acts)).collect();
         self.nodes[node.0 as usize].prepared = ranks;
@@ -486,8 +488,9 @@ impl Sim {
 
     fn spawn(&mut self, node: NodeIdx) {
         let entry = &mut self.nodes[node.0 as usize];
-        entry.ranks = std::mem::take(&mut entry.prepared);
-        let procs: Vec<ProcId> = self.nodes[node.0 as usize].ranks.iter().map(|r| r.proc).collect();
+        let procs: Vec<ProcId> = entry.prepared.iter().map(|r| r.proc).collect();
+        let prepared = std::mem::take(&mut entry.prepared);
+        entry.ranks.extend(prepared);
         let pids = procs.iter().map(|p| (*p, p.rank.0 + 1000)).collect();
         // Quick ranks act before their driver has told of them.
         let at = self.now + self.rng.between(Duration::ZERO, Duration::from_micros(500));

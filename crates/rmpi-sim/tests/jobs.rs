@@ -137,6 +137,62 @@ fn servers_gather_over_groups_ask_each_other_and_share_names() {
     });
 }
 
+fn children(_: Rank, _: u32) -> Vec<Act> {
+    vec![Act::Hello, Act::Gather, Act::Lookup("port"), Act::Fence, Act::Finalize]
+}
+
+#[test]
+fn ranks_spawn_others_that_live_and_end_as_they_do() {
+    let program = |r: Rank, _| match r.0 {
+        0 => vec![Act::Hello, Act::Publish("port"), Act::Spawn(3), Act::Spawn(2), Act::Finalize],
+        5 => vec![Act::Hello, Act::Sleep(ms(10)), Act::Spawn(4), Act::Finalize],
+        _ => vec![Act::Hello, Act::Sleep(ms(200)), Act::Finalize],
+    };
+    each(&Config { daemons: 4, program, spawned: children, ..Config::default() }, |r| {
+        assert_eq!((&r.job().cause, r.started), (&Cause::Success, 8 + 3 + 2 + 4), "seed {}", r.seed);
+    });
+}
+
+#[test]
+fn a_spawned_rank_that_fails_ends_the_job() {
+    let program = |r: Rank, _| match r.0 {
+        0 => vec![Act::Hello, Act::Spawn(3), Act::Hang],
+        _ => vec![Act::Hello, Act::Hang],
+    };
+    let spawned = |r: Rank, _| if r.0 == 1 { vec![Act::Exit(9)] } else { vec![Act::Hang] };
+    each(&Config { daemons: 4, program, spawned, ..Config::default() }, |r| {
+        assert_eq!(r.job().code(), 9, "seed {}", r.seed);
+    });
+}
+
+#[test]
+fn a_spawn_ends_however_the_job_ends() {
+    // At all moments of a spawn: the user interrupts, a node is lost, another rank fails.
+    let program = |r: Rank, _| match r.0 {
+        0 => vec![Act::Hello, Act::Spawn(4), Act::Spawn(4), Act::Hang],
+        _ => vec![Act::Hello, Act::Hang],
+    };
+    for at in (15..120).step_by(5) {
+        for fault in
+            [Fault::Signal(2), Fault::Kill(NodeIdx(3)), Fault::PowerOff(NodeIdx(2)), Fault::KillLauncher]
+        {
+            let faults = vec![(ms(at), fault.clone())];
+            let cfg = Config { program, spawned: |_, _| vec![Act::Hang], faults, ..Config::default() };
+            each(&cfg, |r| assert!(r.seed < SEEDS));
+        }
+    }
+}
+
+#[test]
+fn more_ranks_than_can_be_are_refused() {
+    let program = |r: Rank, _| match r.0 {
+        0 => vec![Act::Hello, Act::Spawn(99), Act::Finalize],
+        _ => vec![Act::Hello, Act::Finalize],
+    };
+    let cfg = Config { program, on_failure: OnFailure::Continue, ..Config::default() };
+    each(&cfg, |r| assert_eq!(r.job().code(), LOST_CODE, "seed {}", r.seed));
+}
+
 #[test]
 fn a_gather_fails_for_its_group_only() {
     // Rank 1 of 8 dies before the gather of ranks 0 to 2; the others do not notice.

@@ -164,6 +164,8 @@ pub struct Mpi {
     pub pmi: PmiKind,
     /// Ranks of each program, on all nodes; may be left out where there is one.
     pub apps: Vec<RankSet>,
+    /// Which nodes of the job those of this namespace are, in their order; left out where they are all of them.
+    pub nodes: Vec<u32>,
     /// Who spawned them.
     pub parent: Option<ProcId>,
     /// What their PMI key-value space begins with.

@@ -17,7 +17,7 @@
 
 use crate::codec::{self, WireError};
 use crate::frame::{Dest, Frame, Kind, Origin};
-use crate::service::{Answer, Domain, GatherKey, Request, Scope};
+use crate::service::{Answer, Domain, GatherKey, Request, Scope, Space};
 use bytes::Bytes;
 use rmpi_types::launch::NodeEndpoints;
 use rmpi_types::{
@@ -108,6 +108,8 @@ pub enum Down {
         /// Milliseconds it may take.
         wait_ms: u32,
     },
+    /// A namespace comes into being beside those that run: for the servers of all nodes, before it starts.
+    Space(Box<Space>),
     /// Payload: for the servers of this domain.
     Notified {
         /// Which servers.

@@ -2,7 +2,7 @@
 //! model of a namespace they answer their ranks from. One mechanism serves all of them: data, questions and
 //! values are opaque bytes here, kept apart by [`Domain`].
 
-use rmpi_types::{Epoch, JobId, Namespace, ProcId, Rank, RankSet};
+use rmpi_types::{Epoch, JobId, Namespace, NodeLaunch, ProcId, Rank, RankSet};
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
 
@@ -299,6 +299,31 @@ pub struct Space {
 }
 
 impl Space {
+    /// Of a namespace whose nodes are told this; with their hosts and ranks, in the namespace's order.
+    #[must_use]
+    pub fn of(launch: &NodeLaunch, nodes: impl IntoIterator<Item = (String, RankSet)>) -> Self {
+        let number = |at: u32| launch.mpi.nodes.get(at as usize).copied().unwrap_or(at);
+        let node = |(at, (host, ranks))| SpaceNode { node: number(at), host, ranks };
+        let nodes = (0u32..).zip(nodes).map(node).collect();
+        let all = || RankSet::range(0, launch.size.saturating_sub(1));
+        let apps = launch.apps.iter().enumerate().map(|(i, app)| SpaceApp {
+            ranks: launch.mpi.apps.get(i).cloned().unwrap_or_else(all),
+            program: app.program.clone(),
+            args: app.args.clone(),
+            wdir: app.wdir.clone(),
+        });
+        Self {
+            job: launch.job,
+            id: launch.ns,
+            size: launch.size,
+            universe: launch.universe,
+            parent: launch.mpi.parent,
+            nodes,
+            apps: apps.collect(),
+            preputs: launch.mpi.preputs.clone(),
+        }
+    }
+
     /// A rank of it as a process.
     #[must_use]
     pub fn proc(&self, rank: Rank) -> ProcId {

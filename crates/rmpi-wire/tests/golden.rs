@@ -16,7 +16,8 @@ use rmpi_wire::hello::Role;
 use rmpi_wire::msg::{Pulse, Stream};
 use rmpi_wire::rank::{self, RankReply, RankRequest, Reply, Request};
 use rmpi_wire::service::{
-    self, Answer, Domain, GatherKey, Group, OnLoss, Part, Scope, Spawn, SpawnApp, Until,
+    self, Answer, Domain, GatherKey, Group, OnLoss, Part, Scope, Space, SpaceApp, SpaceNode, Spawn, SpawnApp,
+    Until,
 };
 use rmpi_wire::{Dest, Down, Hello, LinkMsg, Message, Origin, Up};
 
@@ -131,6 +132,7 @@ fn downs() -> Vec<Down> {
         Down::Asked { asker: NodeIdx(2), id: 9, of: proc(), domain: Domain::Pmix, wait_ms: 300 },
         Down::Notified { domain: Domain::Pmix, scope: Scope::Namespace, by: proc() },
         Down::RankEnded { proc: proc(), end: RankEnd::Exited(3) },
+        Down::Space(Box::new(space())),
         Down::Pause,
         Down::Finish,
     ]
@@ -159,6 +161,20 @@ fn ups() -> Vec<Up> {
     .into_iter()
     .chain(services().into_iter().map(|request| Up::Request { id: 9, by: proc(), request }))
     .collect()
+}
+
+fn space() -> Space {
+    let ranks = RankSet::range(0, 1);
+    Space {
+        job: JobId([1; 16]),
+        id: ProcId { ns: Namespace(1), ..ProcId::first(0) },
+        size: 2,
+        universe: 8,
+        parent: Some(proc()),
+        nodes: vec![SpaceNode { node: 0, host: "n1".into(), ranks: ranks.clone() }],
+        apps: vec![SpaceApp { ranks, program: "a".into(), args: vec!["-x".into()], wdir: "/w".into() }],
+        preputs: vec![(b"k".to_vec(), b"v".to_vec())],
+    }
 }
 
 fn key(loss: OnLoss) -> GatherKey {

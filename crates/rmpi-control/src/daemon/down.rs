@@ -27,6 +27,9 @@ impl DaemonMachine {
         match msg {
             Down::Prepare(launch) => return self.prepare(now, launch, out),
             Down::Start(table) => {
+                if self.more_coming() {
+                    return self.start_more(table, out);
+                }
                 if self.phase != Phase::Prepared {
                     return Err("start of what is not prepared".into());
                 }
@@ -36,6 +39,7 @@ impl DaemonMachine {
             Down::Stdin { proc } => self.stdin(proc, payload, out),
             Down::Credit { proc, stream, bytes } => self.credit(now, proc, stream, bytes, out),
             Down::Signal { signal, ranks } => match self.phase {
+                Phase::Running if self.more_spawning() => self.early(Early::Signal(signal, ranks)),
                 Phase::Running => {
                     let procs = self.ranks.running((!ranks.is_empty()).then_some(&ranks));
                     self.signal(signal, procs, out);
@@ -46,12 +50,14 @@ impl DaemonMachine {
             Down::Stop { signal, grace_ms } => {
                 let grace = Duration::from_millis(u64::from(grace_ms));
                 match self.phase {
+                    Phase::Running if self.more_spawning() => self.early(Early::Stop(signal, grace)),
                     Phase::Running => self.begin_stop(now, signal, grace, out),
                     Phase::Spawning => self.early(Early::Stop(signal, grace)),
                     Phase::Idle | Phase::Preparing | Phase::Prepared | Phase::Ended | Phase::Gone => {}
                 }
             }
             Down::Kill => match self.phase {
+                Phase::Running if self.more_spawning() => self.early(Early::Kill),
                 Phase::Running => self.kill(out),
                 Phase::Spawning => self.early(Early::Kill),
                 Phase::Idle | Phase::Preparing | Phase::Prepared | Phase::Ended | Phase::Gone => {}
@@ -67,6 +73,7 @@ impl DaemonMachine {
             Down::Asked { asker, id, of, domain, wait_ms } => {
                 self.asked(now, asker, id, of, domain, wait_ms, payload, out);
             }
+            Down::Space(space) => out.push(DaemonAction::Space(space)),
             Down::Notified { domain, scope, by } => {
                 out.push(DaemonAction::Notified { domain, scope, by, payload });
             }
@@ -83,13 +90,18 @@ impl DaemonMachine {
         launch: Box<NodeLaunch>,
         out: &mut Vec<DaemonAction>,
     ) -> Result<(), String> {
-        if self.phase != Phase::Idle {
-            return Err("a second prepare".into());
-        }
         let ascending = launch.ranks.windows(2).all(|w| w[0].rank < w[1].rank);
         let last = launch.ranks.last().map(|r| r.rank.0);
         if !ascending || last.is_none_or(|rank| rank >= launch.size) {
             return Err("prepare of no ranks, or not ascending, or above the size".into());
+        }
+        match self.phase {
+            Phase::Idle => {}
+            Phase::Running | Phase::Ended if !self.ranks.knows(launch.ns) => {
+                self.prepare_more(now, launch, out);
+                return Ok(());
+            }
+            _ => return Err("a second prepare".into()),
         }
         self.ranks = Ranks::new(&launch, now);
         self.phase = Phase::Preparing;

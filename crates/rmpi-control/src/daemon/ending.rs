@@ -24,7 +24,7 @@ impl DaemonMachine {
             self.answer(asker, reply, payload, out);
         }
         self.report_rank(proc, out);
-        if self.leaving && self.ranks.all_ended() {
+        if self.leaving && self.ranks.all_ended() && !self.more_spawning() {
             self.sweep(out);
         }
     }
@@ -36,11 +36,18 @@ impl DaemonMachine {
             Some(Due::Gone(exit)) => self.send_up(Up::Gone { exit: *exit }, Bytes::new(), out),
             Some(Due::Exited(exit)) => {
                 self.send_up(Up::Exited { exit: *exit }, Bytes::new(), out);
-                if self.ranks.all_reported() && !self.leaving {
-                    self.sweep(out);
-                    self.try_end(out);
+                if self.ranks.all_reported() {
+                    self.all_reported(out);
                 }
             }
+        }
+    }
+
+    /// Every rank was reported: what they left behind goes, unless more are coming.
+    pub(super) fn all_reported(&mut self, out: &mut Vec<DaemonAction>) {
+        if self.phase == Phase::Running && !self.leaving && !self.more_coming() {
+            self.sweep(out);
+            self.try_end(out);
         }
     }
 
@@ -118,7 +125,8 @@ impl DaemonMachine {
     }
 
     fn try_end(&mut self, out: &mut Vec<DaemonAction>) {
-        if self.phase == Phase::Running && self.sweep == Sweep::Empty && self.ranks.all_reported() {
+        let over = self.sweep == Sweep::Empty && self.ranks.all_reported() && !self.more_coming();
+        if self.phase == Phase::Running && over {
             self.phase = Phase::Ended;
             self.send_up(Up::Ended, Bytes::new(), out);
         }
@@ -137,6 +145,8 @@ impl DaemonMachine {
         self.leaving = true;
         match self.phase {
             Phase::Idle | Phase::Preparing | Phase::Prepared | Phase::Ended => self.leave(out),
+            // The answer to the spawning decides, see `more_spawned`.
+            Phase::Running if self.more_spawning() => {}
             Phase::Running if self.sweep == Sweep::Empty => self.leave(out),
             Phase::Running => self.kill(out),
             // The answer to the spawning decides, see `spawned`.
@@ -157,6 +167,7 @@ impl DaemonMachine {
         }
         match self.phase {
             Phase::Idle | Phase::Preparing | Phase::Prepared | Phase::Ended => self.leave(out),
+            Phase::Running if self.more_spawning() => {}
             Phase::Running => self.clean_up(now, out),
             Phase::Spawning | Phase::Gone => {}
         }

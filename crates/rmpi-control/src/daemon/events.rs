@@ -8,7 +8,7 @@ use rmpi_types::{EndpointTable, LaunchFault, NodeIdx, NodeLaunch, NodeReport, Pr
 use rmpi_wire::Frame;
 use rmpi_wire::msg::Stream;
 use rmpi_wire::rank::{RankRequest, Reply};
-use rmpi_wire::service::{Answer, Domain, GatherKey, Request, Scope};
+use rmpi_wire::service::{Answer, Domain, GatherKey, Request, Scope, Space};
 use std::time::Duration;
 
 /// What a daemon is told when it starts.
@@ -293,6 +293,8 @@ pub enum DaemonAction {
         /// The question.
         payload: Bytes,
     },
+    /// A further namespace, for the servers; its ranks need not be here.
+    Space(Box<Space>),
     /// For the servers of this domain.
     Notified {
         /// Which servers.

@@ -24,7 +24,7 @@ impl DaemonMachine {
         out: &mut Vec<DaemonAction>,
     ) {
         if self.phase != Phase::Preparing {
-            return;
+            return self.more_prepared(result, out);
         }
         match result {
             Ok(endpoints) => {
@@ -45,7 +45,7 @@ impl DaemonMachine {
         out: &mut Vec<DaemonAction>,
     ) {
         if self.phase != Phase::Spawning {
-            return;
+            return self.more_spawned(now, result, out);
         }
         let pids = match result {
             Ok(pids) => pids,

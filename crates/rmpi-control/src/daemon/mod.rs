@@ -1,5 +1,5 @@
 //! The machine of one node's daemon: this file holds its state, its links and its timers; `down` what the
-//! launcher says, `local` what ranks and driver say, `service` what servers ask and gather, `ending` how it all stops. Invariants: after
+//! launcher says, `local` what ranks and driver say, `more` further ranks beside those that run, `service` what servers ask and gather, `ending` how it all stops. Invariants: after
 //! [`DaemonAction::Exit`] nothing comes out any more; [`DaemonAction::KillAll`] is not repeated while one is
 //! unanswered; `Ended` is sent when every rank was reported and nothing is left on the node.
 
@@ -9,6 +9,7 @@ mod events;
 mod gather;
 pub(crate) mod kvs;
 mod local;
+mod more;
 pub(crate) mod ranks;
 mod relay;
 mod service;
@@ -21,6 +22,7 @@ use crate::time::{Time, earlier};
 use bytes::Bytes;
 use gather::{Gathers, Owner};
 use kvs::Kvs;
+use more::More;
 use ranks::Ranks;
 use relay::{Child, MAX_CHILDREN, Relay};
 use rmpi_types::{NodeIdx, NodeReport, ProcId};
@@ -83,6 +85,8 @@ pub struct DaemonMachine {
     relay: Relay,
     phase: Phase,
     ranks: Ranks,
+    /// Ranks on their way beside those that run.
+    more: Option<More>,
     early: Vec<Early>,
     /// What quick ranks did before the driver had told of their start.
     held: Vec<DaemonEvent>,
@@ -111,6 +115,7 @@ impl DaemonMachine {
             relay: Relay::default(),
             phase: Phase::Idle,
             ranks: Ranks::default(),
+            more: None,
             early: Vec::new(),
             held: Vec::new(),
             kvs: Kvs::default(),
@@ -131,11 +136,13 @@ impl DaemonMachine {
         }
         let span = self.span.clone();
         let _entered = span.enter();
-        if self.phase == Phase::Spawning && of_a_rank(&event) {
+        if self.phase == Phase::Spawning && of_a_rank(&event).is_some() {
             self.held.push(event);
             return;
         }
-        self.take(now, event, out);
+        if let Some(event) = self.hold_more(event) {
+            self.take(now, event, out);
+        }
     }
 
     fn take(&mut self, now: Time, event: DaemonEvent, out: &mut Vec<DaemonAction>) {
@@ -453,19 +460,32 @@ impl DaemonMachine {
     }
 }
 
-/// Whether a rank did this, which means that it was started.
-fn of_a_rank(event: &DaemonEvent) -> bool {
-    matches!(
-        event,
-        DaemonEvent::Output { .. }
-            | DaemonEvent::StdinTaken { .. }
-            | DaemonEvent::StdinClosed { .. }
-            | DaemonEvent::StdinLeft { .. }
-            | DaemonEvent::RankExited(_)
-            | DaemonEvent::RankRequest { .. }
-            | DaemonEvent::Member { .. }
-            | DaemonEvent::Join { .. }
-            | DaemonEvent::Request { .. }
-            | DaemonEvent::RankGone { .. }
-    )
+/// The rank that did this, which means that it was started.
+fn of_a_rank(event: &DaemonEvent) -> Option<ProcId> {
+    match event {
+        DaemonEvent::Output { proc, .. }
+        | DaemonEvent::StdinTaken { proc, .. }
+        | DaemonEvent::StdinClosed { proc }
+        | DaemonEvent::StdinLeft { proc, .. }
+        | DaemonEvent::RankRequest { proc, .. }
+        | DaemonEvent::Member { proc, .. }
+        | DaemonEvent::Join { by: proc, .. }
+        | DaemonEvent::Request { by: proc, .. }
+        | DaemonEvent::RankGone { proc } => Some(*proc),
+        DaemonEvent::RankExited(exit) => Some(exit.proc),
+        DaemonEvent::Report(_)
+        | DaemonEvent::FromUp(_)
+        | DaemonEvent::UpEof
+        | DaemonEvent::UpResumed
+        | DaemonEvent::FromChild { .. }
+        | DaemonEvent::ChildUp { .. }
+        | DaemonEvent::ChildEof { .. }
+        | DaemonEvent::Tick
+        | DaemonEvent::Prepared(_)
+        | DaemonEvent::Spawned(_)
+        | DaemonEvent::Answer { .. }
+        | DaemonEvent::Stacks { .. }
+        | DaemonEvent::Note(_)
+        | DaemonEvent::Empty => None,
+    }
 }

@@ -2,11 +2,13 @@
 //! ranks without a sent `Exited`, `alive` those without a `RankExited`.
 
 use super::gather::Here;
+use super::more::Credits;
 use crate::time::{Time, earlier};
 use rmpi_types::outcome::Abort;
-use rmpi_types::{NodeLaunch, ProcId, Rank, RankEnd, RankExit, RankSet};
+use rmpi_types::{Epoch, Namespace, NodeLaunch, ProcId, Rank, RankEnd, RankExit, RankSet};
 use rmpi_wire::msg::Stream;
 use rmpi_wire::service::Group;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Smallest credit of an output stream, bytes: a line assembler holds up to 64 KiB back.
@@ -88,9 +90,13 @@ pub(super) enum Due {
 /// All ranks of the node.
 #[derive(Debug, Default)]
 pub(super) struct Ranks {
+    /// Ascending by process.
     slots: Vec<Slot>,
-    /// Ranks in the namespace.
+    /// The first namespace here and the ranks it has, all nodes counted: native ranks are of it.
+    home: ProcId,
     pub(super) size: u32,
+    /// Ranks of each namespace.
+    sizes: BTreeMap<(Namespace, Epoch), u32>,
     /// How long an ended rank's open pipe may be silent.
     drain: Duration,
     alive: usize,
@@ -116,7 +122,8 @@ impl Ranks {
         let slots: Vec<Slot> = launch.ranks.iter().map(slot).collect();
         let drain = Duration::from_millis(u64::from(launch.drain_ms));
         let (alive, unreported) = (slots.len(), slots.len());
-        Self { slots, size: launch.size, drain, alive, unreported }
+        let sizes = BTreeMap::from([((launch.ns.ns, launch.ns.epoch), launch.size)]);
+        Self { slots, home: launch.ns, size: launch.size, sizes, drain, alive, unreported }
     }
 
     /// The members of a gather on this node.
@@ -129,11 +136,14 @@ impl Ranks {
                 here.dead = Some(slot.proc);
             }
         }
-        let home = self.slots.first().map(|s| (s.proc.ns, s.proc.epoch));
         here.all = group.parts().iter().all(|part| {
-            let wanted = part.ranks.as_ref().map_or(self.size as usize, RankSet::len);
-            let ours = |s: &&Slot| part.ranks.as_ref().is_none_or(|r| r.contains(s.proc.rank));
-            home == Some((part.ns, part.epoch)) && self.slots.iter().filter(ours).count() == wanted
+            let Some(size) = self.sizes.get(&(part.ns, part.epoch)) else { return false };
+            let wanted = part.ranks.as_ref().map_or(*size as usize, RankSet::len);
+            let ours = |s: &&Slot| {
+                (s.proc.ns, s.proc.epoch) == (part.ns, part.epoch)
+                    && part.ranks.as_ref().is_none_or(|r| r.contains(s.proc.rank))
+            };
+            self.slots.iter().filter(ours).count() == wanted
         });
         here
     }
@@ -149,17 +159,38 @@ impl Ranks {
     }
 
     pub(super) fn get(&mut self, proc: ProcId) -> Option<&mut Slot> {
-        let at = self.slots.binary_search_by_key(&proc.rank, |s| s.proc.rank).ok()?;
-        (self.slots[at].proc == proc).then(|| &mut self.slots[at])
+        let at = self.slots.binary_search_by_key(&proc, |s| s.proc).ok()?;
+        Some(&mut self.slots[at])
+    }
+
+    /// Whether ranks of a namespace are or were here.
+    pub(super) fn knows(&self, ns: ProcId) -> bool {
+        self.sizes.contains_key(&(ns.ns, ns.epoch))
+    }
+
+    /// Takes in the ranks of another namespace; what may be read of their streams.
+    pub(super) fn add(&mut self, more: Self) -> Credits {
+        self.alive += more.alive;
+        self.unreported += more.unreported;
+        self.sizes.extend(more.sizes);
+        let mut credits = Vec::with_capacity(2 * more.slots.len());
+        for slot in &more.slots {
+            for stream in [Stream::Stdout, Stream::Stderr] {
+                credits.push((slot.proc, stream, slot.outputs[index(stream)].credit));
+            }
+        }
+        self.slots.extend(more.slots);
+        self.slots.sort_by_key(|s| s.proc);
+        credits
     }
 
     /// A rank of this namespace as a process.
     pub(super) fn proc(&self, rank: Rank) -> ProcId {
-        self.slots.first().map_or(ProcId::default(), |s| ProcId { rank, ..s.proc })
+        ProcId { rank, ..self.home }
     }
 
     pub(super) fn rank(&self, rank: Rank) -> Option<&Slot> {
-        let at = self.slots.binary_search_by_key(&rank, |s| s.proc.rank).ok()?;
+        let at = self.slots.binary_search_by_key(&self.proc(rank), |s| s.proc).ok()?;
         Some(&self.slots[at])
     }
 
@@ -169,7 +200,9 @@ impl Ranks {
 
     /// The ranks that still run, of `ranks` or all.
     pub(super) fn running(&self, ranks: Option<&rmpi_types::RankSet>) -> Vec<ProcId> {
-        let wanted = |s: &&Slot| s.alive() && ranks.is_none_or(|set| set.contains(s.proc.rank));
+        // A set of ranks is one of the first namespace.
+        let named = |s: &&Slot, set: &RankSet| s.proc.ns == self.home.ns && set.contains(s.proc.rank);
+        let wanted = |s: &&Slot| s.alive() && ranks.is_none_or(|set| named(s, set));
         self.slots.iter().filter(wanted).map(|s| s.proc).collect()
     }
 

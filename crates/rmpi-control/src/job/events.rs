@@ -8,6 +8,7 @@ use rmpi_types::spec::{Limits, OnFailure, Stdin};
 use rmpi_types::{JobOutcome, LaunchFault, NodeIdx, NodeLaunch, NodeReport, ProcId, RankExit, Stage};
 use rmpi_wire::Frame;
 use rmpi_wire::msg::Stream;
+use rmpi_wire::service::Spawn;
 
 /// What failures and limits mean for a job.
 #[derive(Clone, Debug)]
@@ -110,6 +111,8 @@ pub enum JobEvent {
     Tick,
     /// Answer to [`JobAction::Plan`]: what each used host starts. Hosts left out are told to finish.
     Planned(Result<Vec<(NodeIdx, NodeLaunch)>, PlanFault>),
+    /// Answer to [`JobAction::PlanSpawn`]: what each node starts, or why it cannot be.
+    SpawnPlanned(Result<Vec<(NodeIdx, NodeLaunch)>, String>),
     /// Bytes of our standard input, at most what [`JobAction::ReadStdin`] asked for.
     Stdin(Bytes),
     /// End of our standard input.
@@ -149,6 +152,17 @@ pub enum JobAction {
     },
     /// Plan the job on the hosts that reported, then feed [`JobEvent::Planned`].
     Plan(Vec<(NodeIdx, NodeReport)>),
+    /// Plan more ranks on nodes that run, then feed [`JobEvent::SpawnPlanned`]. One is asked for at a time.
+    PlanSpawn {
+        /// Their namespace.
+        ns: ProcId,
+        /// Who asked.
+        by: ProcId,
+        /// What.
+        order: Box<Spawn>,
+        /// Nodes that run.
+        nodes: Vec<NodeIdx>,
+    },
     /// Output for the sinks.
     Output {
         /// The writer.

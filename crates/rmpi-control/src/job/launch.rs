@@ -1,7 +1,7 @@
 //! From hosts to started ranks. Faults are gathered from all hosts before the job is given up, so that one
 //! report names them all; nothing is started unless every used node is prepared.
 
-use super::nodes::{NodePhase, RankState};
+use super::nodes::NodePhase;
 use super::{JobAction, JobEventOut, JobMachine, Phase, PlanFault};
 use crate::daemon::ranks::MIN_OUTPUT_CREDIT;
 use crate::time::Time;
@@ -229,9 +229,7 @@ impl JobMachine {
     /// Enters a plan into the tables.
     fn accept_plan(&mut self, plan: &[(NodeIdx, NodeLaunch)]) -> Result<(), String> {
         let (_, first) = plan.first().ok_or("no node")?;
-        self.ranks.ns = first.ns;
-        self.ranks.ranks =
-            vec![RankState { node: NodeIdx(u32::MAX), ..RankState::default() }; first.size as usize];
+        self.ranks.add_space(first.ns, first.size);
         let stdin = self.policy.stdin.clone();
         for (idx, launch) in plan {
             let ranks = &mut self.ranks.ranks;
@@ -298,6 +296,9 @@ impl JobMachine {
         endpoints: NodeEndpoints,
         out: &mut Vec<JobAction>,
     ) -> Result<(), String> {
+        if self.spawn_prepared(now, node, &endpoints, out) {
+            return Ok(());
+        }
         let Some(entry) = self.node(node) else { return Ok(()) };
         if entry.phase != NodePhase::Preparing {
             return Err("prepared what it was not told to".into());

@@ -242,6 +242,7 @@ impl JobMachine {
                 info!(node = node.0, what, "node lost");
                 Self::event(JobEventOut::NodeLost { node, what: what.to_owned() }, out);
                 self.lose_ranks(now, heard, node, what, &ranks, out);
+                self.spawn_failed(node, what, out);
             }
             NodePhase::Unused | NodePhase::Ended | NodePhase::Failed(_) | NodePhase::Lost => {}
         }

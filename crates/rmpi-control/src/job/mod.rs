@@ -1,5 +1,5 @@
 //! The machine of one job in the launcher: this file holds its state, what it sends, and its timers. `launch`
-//! goes from hosts to started ranks, `links` keeps links and decides who is lost, `up` takes what daemons say, `service` what their servers ask,
+//! goes from hosts to started ranks, `links` keeps links and decides who is lost, `up` takes what daemons say, `service` what their servers ask, `spawn` starts more ranks,
 //! `stdio` carries input and output, `ending` stops the job and concludes. Invariants: nothing starts before
 //! every used node is prepared; `running_left` counts the nodes that were told to start and have neither ended
 //! nor been lost; nothing comes out after [`JobAction::Done`].
@@ -13,6 +13,7 @@ mod links;
 mod names;
 mod nodes;
 mod service;
+mod spawn;
 mod stdin;
 mod stdio;
 mod up;
@@ -30,6 +31,7 @@ use nodes::{Links, Node, RankTable};
 use rmpi_types::outcome::Cause;
 use rmpi_types::{JobOutcome, NodeIdx, ProcId, RankSet};
 use rmpi_wire::{Dest, Down, Message, Origin};
+use spawn::Spawns;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use stdin::Input;
@@ -70,6 +72,7 @@ pub struct JobMachine {
     unwritten: u64,
     gathers: Gathers,
     published: Names,
+    spawns: Spawns,
     /// Questions on their way: which node asked with which number, and the process whose node is to answer.
     asks: BTreeMap<(NodeIdx, u64), ProcId>,
     /// Nodes that want to hear of failed ranks.
@@ -111,6 +114,7 @@ impl JobMachine {
             unwritten: 0,
             gathers: Gathers::default(),
             published: Names::default(),
+            spawns: Spawns::default(),
             asks: BTreeMap::new(),
             watchers: RankSet::default(),
             notes: BTreeSet::new(),
@@ -142,6 +146,7 @@ impl JobMachine {
             JobEvent::LaunchFailed { node, fault } => self.host_failed(now, node, fault, out),
             JobEvent::Tick => self.tick(now, out),
             JobEvent::Planned(plan) => self.planned(now, plan, out),
+            JobEvent::SpawnPlanned(plan) => self.spawn_planned(plan, out),
             JobEvent::Stdin(bytes) => self.stdin(&bytes, out),
             JobEvent::StdinEof => self.stdin_eof(out),
             JobEvent::Written { proc, stream, bytes } => self.written(proc, stream, bytes, out),

@@ -124,47 +124,88 @@ pub(super) struct RankState {
     pub(super) closed: [bool; 2],
 }
 
-/// The ranks of the job's namespace.
+/// One namespace: its ranks are the table's entries from `base` on.
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    id: ProcId,
+    base: u32,
+    size: u32,
+    /// How many are gone.
+    gone: u32,
+}
+
+/// The ranks of all namespaces, those of the first at their own number, spawned ones after them. Sets of ranks in
+/// the launcher's tables are sets of places in this one.
 #[derive(Debug, Default)]
 pub(super) struct RankTable {
+    /// The first namespace.
     pub(super) ns: ProcId,
     pub(super) ranks: Vec<RankState>,
+    entries: Vec<Entry>,
     /// How many are gone.
     pub(super) gone: usize,
 }
 
 impl RankTable {
+    /// Enters a namespace of so many ranks, nowhere yet; where they begin.
+    pub(super) fn add_space(&mut self, id: ProcId, size: u32) -> u32 {
+        let base = u32::try_from(self.ranks.len()).unwrap_or(u32::MAX);
+        if self.entries.is_empty() {
+            self.ns = id;
+        }
+        self.entries.push(Entry { id, base, size, gone: 0 });
+        let nowhere = RankState { node: NodeIdx(u32::MAX), ..RankState::default() };
+        self.ranks.resize(self.ranks.len() + size as usize, nowhere);
+        base
+    }
+
+    fn entry(&self, proc: ProcId) -> Option<&Entry> {
+        self.entries.iter().find(|e| e.id.ns == proc.ns && e.id.epoch == proc.epoch)
+    }
+
+    fn place(&self, proc: ProcId) -> Option<usize> {
+        let entry = self.entry(proc).filter(|e| proc.rank.0 < e.size)?;
+        Some((entry.base + proc.rank.0) as usize)
+    }
+
     /// The state of a rank, if the process is one.
     pub(super) fn state(&self, proc: ProcId) -> Option<&RankState> {
-        let known = proc.ns == self.ns.ns && proc.epoch == self.ns.epoch;
-        self.ranks.get(proc.rank.0 as usize).filter(|_| known)
-    }
-
-    /// Enters that a rank is gone.
-    pub(super) fn gone(&mut self, proc: ProcId) {
-        if let Some(state) = self.get(proc)
-            && !std::mem::replace(&mut state.gone, true)
-        {
-            self.gone += 1;
-        }
-    }
-
-    /// The nodes of a namespace, as often as they have ranks in a row.
-    pub(super) fn nodes_of(&self, ns: ProcId) -> impl Iterator<Item = Rank> {
-        let known = ns.ns == self.ns.ns && ns.epoch == self.ns.epoch;
-        let mut last = None;
-        let nodes = self.ranks.iter().filter(move |_| known).map(|s| Rank(s.node.0));
-        nodes.filter(move |n| last.replace(*n) != Some(*n))
+        self.ranks.get(self.place(proc)?)
     }
 
     /// The state of a rank, if the process is one.
     pub(super) fn get(&mut self, proc: ProcId) -> Option<&mut RankState> {
-        let known = proc.ns == self.ns.ns && proc.epoch == self.ns.epoch;
-        self.ranks.get_mut(proc.rank.0 as usize).filter(|_| known)
+        let at = self.place(proc)?;
+        self.ranks.get_mut(at)
     }
 
-    pub(super) fn proc(&self, rank: Rank) -> ProcId {
-        ProcId { rank, ..self.ns }
+    /// Enters that a rank is gone.
+    pub(super) fn gone(&mut self, proc: ProcId) {
+        let news = self.get(proc).is_some_and(|s| !std::mem::replace(&mut s.gone, true));
+        if news {
+            self.gone += 1;
+            let entry = self.entries.iter_mut().find(|e| e.id.ns == proc.ns && e.id.epoch == proc.epoch);
+            entry.into_iter().for_each(|e| e.gone += 1);
+        }
+    }
+
+    /// Whether all ranks of a process's namespace are gone.
+    pub(super) fn all_gone(&self, of: ProcId) -> bool {
+        self.entry(of).is_none_or(|e| e.gone == e.size)
+    }
+
+    /// The nodes of a namespace, as often as they have ranks in a row.
+    pub(super) fn nodes_of(&self, ns: ProcId) -> impl Iterator<Item = Rank> {
+        let range = self.entry(ns).map_or(0..0, |e| e.base as usize..(e.base + e.size) as usize);
+        let mut last = None;
+        let nodes = self.ranks.get(range).unwrap_or_default().iter().map(|s| Rank(s.node.0));
+        nodes.filter(move |n| last.replace(*n) != Some(*n))
+    }
+
+    /// The process at a place.
+    pub(super) fn proc(&self, at: Rank) -> ProcId {
+        let entry = self.entries.iter().rev().find(|e| e.base <= at.0);
+        entry.map_or(ProcId { rank: at, ..self.ns }, |e| ProcId { rank: Rank(at.0 - e.base), ..e.id })
     }
 }
 

@@ -67,7 +67,10 @@ impl JobMachine {
                     false => Answer::Missing,
                 }
             }
-            Request::Spawn(_) => Answer::Refused("more ranks cannot be started yet".into()),
+            Request::Spawn(order) => {
+                self.spawn(node, id, by, order, out);
+                return Ok(());
+            }
             Request::Notify { domain, scope } => {
                 let nodes = match scope {
                     Scope::All | Scope::Namespace => self.ranks.nodes_of(by).collect(),
@@ -221,7 +224,7 @@ impl JobMachine {
 
     /// A rank is gone: gathers it belongs to and has not joined fail or go on without it, its names may go.
     pub(super) fn service_loses(&mut self, proc: ProcId, node: NodeIdx, out: &mut Vec<JobAction>) {
-        let last = self.ranks.gone == self.ranks.ranks.len();
+        let last = self.ranks.all_gone(proc);
         self.published.ended(proc, last);
         for key in self.gathers.keys_of(proc) {
             match key.loss {

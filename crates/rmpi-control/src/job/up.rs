@@ -119,6 +119,9 @@ impl JobMachine {
             hint: fault.hint.map(|h| clip(h, MAX_TEXT)),
             ..fault
         };
+        if self.spawn_fault(now, node, &fault, out) {
+            return Ok(());
+        }
         let Some(entry) = self.node(node) else { return Ok(()) };
         match entry.phase {
             NodePhase::Preparing => self.host_failed(now, node, fault, out),
@@ -147,6 +150,9 @@ impl JobMachine {
         pids: &[(ProcId, u32)],
         out: &mut Vec<JobAction>,
     ) -> Result<(), String> {
+        if self.spawn_started(node, pids, out)? {
+            return Ok(());
+        }
         let ns = self.ranks.ns;
         let Some(entry) = self.node(node) else { return Ok(()) };
         let named = pids.iter().filter(|(p, _)| p.ns == ns.ns && p.epoch == ns.epoch);
@@ -163,6 +169,7 @@ impl JobMachine {
             }
         }
         self.want_input(out);
+        self.next_spawn(out);
         Ok(())
     }
 
@@ -210,7 +217,9 @@ impl JobMachine {
         }
         self.ranks.gone(proc);
         self.service_loses(proc, node, out);
-        self.input_lost(proc.rank, out);
+        if proc.ns == self.ranks.ns.ns {
+            self.input_lost(proc.rank, out);
+        }
         let (failed, end) = (exit.failed(), exit.end);
         Self::event(JobEventOut::RankExited { node, exit: exit.clone() }, out);
         if !counted {

@@ -55,6 +55,7 @@ impl Worker {
                 let question = Question { asker: asker.0, id };
                 self.tell_server(domain, Event::Asked { question, of, wait_ms, payload });
             }
+            DaemonAction::Space(space) => self.serve_space(*space),
             DaemonAction::Notified { domain, scope, by, payload } => {
                 self.tell_server(domain, Event::Notified { scope, by, payload });
             }
@@ -122,7 +123,19 @@ impl Worker {
 
     /// Clears a start away that did not work out.
     fn undo(&mut self, fault: LaunchFault) {
-        self.starting = None;
+        let starting = self.starting.take();
+        if self.started {
+            // Others run: only what was being started goes.
+            for pid in starting.iter().flat_map(|s| s.batch.pids()) {
+                sys::send_signal(-pid, nix::libc::SIGKILL);
+                if let Some(proc) = self.by_pid.remove(pid) {
+                    self.ranks.remove(&proc);
+                }
+            }
+            self.pending.push_back(DaemonEvent::Spawned(Err(fault)));
+            return;
+        }
+        drop(starting);
         family::end_all(UNDO_LIMIT, |_| {});
         self.ranks.clear();
         self.by_pid.clear();
@@ -146,15 +159,16 @@ impl Worker {
         };
         let pids = starting.batch.pids().to_vec();
         let procs = std::mem::take(&mut starting.procs);
-        drop(starting);
         if let Some(fault) = faults.iter().find(|f| !f.harmless()) {
             let program = procs.get(fault.index).and_then(|p| self.programs.get(p)).cloned();
+            self.starting = Some(starting);
             self.undo(prepare::exec_fault(&program.unwrap_or_default(), fault));
         } else {
             if !faults.is_empty() {
                 let note = format!("{} ranks could not be bound to their CPUs", faults.len());
                 self.pending.push_back(DaemonEvent::Note(note));
             }
+            self.started = true;
             let started = procs.into_iter().zip(pids.into_iter().map(i32::unsigned_abs)).collect();
             self.pending.push_back(DaemonEvent::Spawned(Ok(started)));
             self.drain();

@@ -87,6 +87,8 @@ struct Worker {
     prepared: Option<Prepared>,
     programs: HashMap<ProcId, std::ffi::OsString>,
     starting: Option<Starting>,
+    /// Ranks were started before.
+    started: bool,
     ranks: HashMap<ProcId, RankState>,
     serving: Serving,
     door: Option<dialled::Door>,
@@ -238,6 +240,7 @@ impl Worker {
             prepared: None,
             programs: HashMap::new(),
             starting: None,
+            started: false,
             ranks: HashMap::new(),
             serving: Serving::default(),
             door: None,

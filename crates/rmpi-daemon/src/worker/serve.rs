@@ -7,9 +7,9 @@ use bytes::Bytes;
 use rmpi_control::{DaemonEvent, Member};
 use rmpi_pmi::Servers;
 use rmpi_pmi::api::{Action, Conn, Event, Gathered, Question, Token};
-use rmpi_types::{EndpointTable, NodeIdx, NodeLaunch, ProcId, RankSet};
+use rmpi_types::{EndpointTable, NodeIdx, NodeLaunch, ProcId};
 use rmpi_wire::msg::Stream;
-use rmpi_wire::service::{Answer, Domain, GatherKey, Space, SpaceApp, SpaceNode};
+use rmpi_wire::service::{Answer, Domain, GatherKey, Space};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -74,28 +74,9 @@ pub(super) fn heard(proc: ProcId, what: Heard, give: impl Fn(Input)) {
 
 /// What servers know of a namespace.
 pub(super) fn space(launch: &NodeLaunch, table: &EndpointTable) -> Space {
-    let node = |n: &rmpi_types::launch::NodeEndpoints| SpaceNode {
-        node: n.node.0,
-        host: n.host.clone(),
-        ranks: n.ranks.iter().map(|r| r.rank).collect(),
-    };
-    let all = || RankSet::range(0, launch.size.saturating_sub(1));
-    let apps = launch.apps.iter().enumerate().map(|(i, app)| SpaceApp {
-        ranks: launch.mpi.apps.get(i).cloned().unwrap_or_else(all),
-        program: app.program.clone(),
-        args: app.args.clone(),
-        wdir: app.wdir.clone(),
-    });
-    Space {
-        job: launch.job,
-        id: launch.ns,
-        size: launch.size,
-        universe: launch.universe,
-        parent: launch.mpi.parent,
-        nodes: table.nodes.iter().map(node).collect(),
-        apps: apps.collect(),
-        preputs: launch.mpi.preputs.clone(),
-    }
+    let node =
+        |n: &rmpi_types::launch::NodeEndpoints| (n.host.clone(), n.ranks.iter().map(|r| r.rank).collect());
+    Space::of(launch, table.nodes.iter().map(node))
 }
 
 impl Worker {

@@ -41,6 +41,11 @@ impl Driver {
                 let planned = self.plan(&reports);
                 self.feed(JobEvent::Planned(planned));
             }
+            JobAction::PlanSpawn { ns, by, order, nodes } => {
+                let none = || Err("the job has no plan".to_owned());
+                let plan = self.spawns.as_mut().map_or_else(none, |base| base.plan(ns, by, &order, &nodes));
+                self.feed(JobEvent::SpawnPlanned(plan));
+            }
             JobAction::Output { proc, stream, bytes, last: _ } => {
                 self.sinks.put(Chunk { proc, stream, bytes });
             }
@@ -101,7 +106,9 @@ impl Driver {
             }
             JobEventOut::RankStarted { node, proc, pid } => {
                 tracing::debug!(node = node.0, rank = proc.rank.0, pid, "rank started");
-                self.places.started(proc.rank, pid);
+                if proc.ns.0 == 0 {
+                    self.places.started(proc.rank, pid);
+                }
                 Event::RankStarted { proc, node, pid }
             }
             JobEventOut::RankExited { node, exit } => {

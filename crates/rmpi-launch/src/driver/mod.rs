@@ -16,6 +16,7 @@ use crate::outcome::{HostResult, HostState, Outcome};
 use crate::plan::Planned;
 use crate::reach::{self, Target};
 use crate::sink::{Delivery, Places, SinkEvent, Sinks};
+use crate::spawn::Base;
 use crate::{hosts, input::Source};
 use input::FromLink;
 use link::Link;
@@ -51,6 +52,8 @@ pub(super) struct Driver {
     events: Events,
     places: Places,
     placement: Vec<(NodeIdx, RankSet)>,
+    /// For ranks to come.
+    spawns: Option<Base>,
     notes: Vec<String>,
     output_error: Option<String>,
     actions: Vec<JobAction>,
@@ -172,6 +175,7 @@ impl Driver {
             events,
             places,
             placement: Vec::new(),
+            spawns: None,
             notes: Vec::new(),
             output_error: None,
             actions: Vec::new(),
@@ -297,6 +301,7 @@ impl Driver {
         let space = format!("rmpirun-{}-{}@1", hosts::own_name(), std::process::id());
         self.places.set(planned.placement.iter().map(name).collect(), space);
         self.placement = planned.placement;
+        self.spawns = Base::of(&planned.launches);
         self.events.send(Event::Planned(Box::new(planned.view)));
         planned.launches
     }

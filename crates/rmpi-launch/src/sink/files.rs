@@ -131,6 +131,10 @@ impl Files {
         let file = match self.open.entry(path.clone()) {
             std::collections::hash_map::Entry::Occupied(e) => e.into_mut(),
             std::collections::hash_map::Entry::Vacant(e) => {
+                // Folders of spawned ranks were not made with the plan.
+                if let (Some(parent), true) = (path.parent(), chunk.proc.ns.0 != 0) {
+                    fs::create_dir_all(parent).map_err(describe)?;
+                }
                 e.insert(OpenOptions::new().append(true).create(true).open(&path).map_err(describe)?)
             }
         };

@@ -80,10 +80,15 @@ impl Local {
     fn value(&self, key: &[u8]) -> Option<Bytes> {
         match key {
             b"PMI_process_mapping" => self.mapping.clone().map(Bytes::from),
-            b"universeSize" => Some(self.space.universe.to_string().into()),
+            b"universeSize" => Some(self.universe().to_string().into()),
             b"PMI_hwloc_xmlfile" => Some(Bytes::from_static(b"unavailable")),
             _ => self.kvs.get(key).cloned(),
         }
+    }
+
+    /// Slots of the allocation as these protocols write them: -1 without a limit.
+    fn universe(&self) -> i64 {
+        if self.space.universe == 0 { -1 } else { self.space.universe.into() }
     }
 
     /// Stores what a rank puts; false when it is refused.

@@ -62,7 +62,7 @@ impl PmiServer {
                 say(format!("cmd=my_kvsname kvsname={name} rc=0\n"));
             }
             b"get_universe_size" => {
-                let size = self.local(proc)?.space.universe;
+                let size = self.local(proc)?.universe();
                 say(format!("cmd=universe_size size={size} rc=0\n"));
             }
             b"put" => {
