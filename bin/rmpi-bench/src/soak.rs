@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 const LARGEST: u64 = 4 << 20;
 /// Most messages in one round.
 const MESSAGES: u64 = 24;
+/// Tags of one round.
+const TAGS: i32 = 32;
 /// Bytes of one round's messages after which no more are drawn.
 const ROUND_BYTES: usize = 16 << 20;
 
@@ -71,6 +73,9 @@ struct Soak<'a> {
     shared: Draw,
     /// This rank's own.
     own: Draw,
+    /// First tag of the next batch of messages. A fast rank may be a batch ahead, and a receive from anybody must
+    /// not take what it sends.
+    tag: i32,
     count: Count,
 }
 
@@ -84,11 +89,12 @@ impl Soak<'_> {
         let (me, size) = (self.comm.rank(), self.comm.size());
         let wanted = self.shared.below(MESSAGES) + 1;
         let (mut parts, mut total) = (Vec::new(), 0);
-        for tag in 0..wanted {
+        let first = self.tag;
+        self.tag = (first + TAGS) % (1 << 30);
+        for tag in first..first + i32::try_from(wanted).unwrap_or(TAGS) {
             let (from, to) = (self.shared.rank(size), self.shared.rank(size));
             let (len, key) = (self.shared.length(LARGEST), self.shared.next());
             total += len;
-            let tag = i32::try_from(tag).unwrap_or(0);
             parts.extend((from == me).then_some((true, to, tag, len, key)));
             parts.extend((to == me).then_some((false, from, tag, len, key)));
             if total > ROUND_BYTES {
@@ -115,6 +121,38 @@ impl Soak<'_> {
             self.check("soak messages", len, got == pattern(key, len))?;
         }
         sends.into_iter().try_for_each(|s| s.wait().map(drop))?;
+        Ok(())
+    }
+
+    /// Pairs of ranks that talk with blocking calls, one message after the other.
+    fn talk(&mut self) -> Result<(), BenchError> {
+        let (me, size) = (self.comm.rank(), self.comm.size());
+        let (shift, turns, most) =
+            (self.shared.rank(size), self.shared.below(64), self.shared.below(LARGEST));
+        // Who adds up to `shift` talks; who would talk to itself listens.
+        let peer = (shift + size - me) % size;
+        let tag = self.tag;
+        self.tag = (tag + TAGS) % (1 << 30);
+        let mut draw = Draw(self.shared.next() ^ u64::from(me.min(peer)) << 32);
+        let mut total = 0;
+        for turn in 0..turns {
+            let (len, key) = (draw.length(most.max(1)), draw.next());
+            total += len;
+            if peer == me || total > ROUND_BYTES / 2 {
+                break;
+            }
+            // Three in a row one way, so that blocking sends also pile up.
+            self.count.messages += 1;
+            self.count.bytes += len as u64;
+            if (turn / 3 % 2 == 0) == (me < peer) {
+                self.comm.send(&pattern(key, len), peer, tag)?;
+            } else {
+                let mut got = vec![0; len + 7];
+                let status = self.comm.recv(&mut got, peer, tag)?;
+                let good = status.bytes == len as u64 && got[..len] == pattern(key, len);
+                self.check("soak talk", len, good)?;
+            }
+        }
         Ok(())
     }
 
@@ -220,7 +258,8 @@ impl Soak<'_> {
     fn round(&mut self) -> Result<(), BenchError> {
         self.count.rounds += 1;
         match self.shared.below(8) {
-            0..4 => self.messages(),
+            0..2 => self.messages(),
+            2..4 => self.talk(),
             4 => self.sums::<f32>(),
             5 => self.sums::<f64>(),
             6 => self.sums::<i32>(),
@@ -233,7 +272,7 @@ impl Soak<'_> {
 pub(crate) fn soak(bench: &Bench, time: Duration, seed: u64) -> Result<(), BenchError> {
     let (comm, start) = (bench.comm(), Instant::now());
     let own = Draw(seed ^ u64::from(comm.rank() + 1) << 32);
-    let mut s = Soak { bench, comm, shared: Draw(seed), own, count: Count::default() };
+    let mut s = Soak { bench, comm, shared: Draw(seed), own, tag: 0, count: Count::default() };
     loop {
         let mut go_on = [u8::from(start.elapsed() < time)];
         comm.bcast(&mut go_on, 0)?;

@@ -7,6 +7,7 @@
 use crate::core::{Config, Core, Directory, TOKEN_LINKUP, TOKEN_WAKE, register, unregister};
 use crate::local::TOKEN_BELL;
 use crate::local_receive::{Quick, one_source};
+use crate::memory::RawBuf;
 use crate::ops::{Finished, OpId, Status};
 use crate::submit::RecvSpec;
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags, EpollTimeout};
@@ -182,15 +183,19 @@ impl Engine {
 
     /// Receives without an operation when the message is the next one of a peer on this node, waiting a little
     /// for it; `None` sends the caller the long way.
-    pub(crate) fn recv_soon(&self, spec: &RecvSpec, bytes: &mut [u8]) -> Option<Status> {
+    pub(crate) fn recv_soon(&self, spec: &RecvSpec, buf: RawBuf) -> Option<Result<Status, OpId>> {
         let rank = one_source(spec)?;
         let mut core = self.lock();
         let looks = if core.config.oversubscribed { 1 } else { QUICK_LOOKS };
         for look in 1..=looks {
-            match core.recv_at_once(spec, rank, bytes) {
-                Quick::Done(status) => return Some(status),
+            match core.recv_at_once(spec, rank, buf) {
+                Quick::Done(status) => return Some(Ok(status)),
+                Quick::Begun(op) => return Some(Err(op)),
                 Quick::Other => return None,
                 Quick::Nothing => {}
+            }
+            if look == 1 {
+                core.tell_before_waiting(rank);
             }
             if look == looks || self.shared.contenders.load(Ordering::Relaxed) > 0 {
                 break;
@@ -295,9 +300,17 @@ impl Core {
     fn lie_down(&mut self) -> bool {
         let Some(rail) = self.rail.as_mut() else { return true };
         for &peer in &rail.peers {
-            let local = self.conns[peer as usize].as_mut().and_then(|c| c.local.as_deref_mut());
-            if let Some(local) = local.filter(|l| !l.nothing_queued()) {
+            let Some(local) = self.conns[peer as usize].as_mut().and_then(|c| c.local.as_deref_mut()) else {
+                continue;
+            };
+            if !local.nothing_queued() {
                 local.peer.want();
+            }
+            if local.peer.tell() {
+                rail.bells.fence();
+                if local.peer.is_wanted() {
+                    rail.bells.ring(local.peer.local());
+                }
             }
         }
         rail.lie_down(&self.epoll)

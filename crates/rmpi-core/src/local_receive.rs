@@ -4,8 +4,9 @@
 use crate::conn::{Conn, Incoming, Target, WINDOW, cost};
 use crate::core::Core;
 use crate::header::{Header, Kind};
-use crate::local::{Local, MORE, impossible};
+use crate::local::{LOCAL_EAGER, Local, MORE, impossible};
 use crate::matching::{Body, Envelope, Unexpected};
+use crate::memory::RawBuf;
 use crate::ops::{OpId, State, Status};
 use crate::submit::{From, RecvSpec};
 use crate::transmit::Cause;
@@ -20,6 +21,8 @@ pub(crate) enum Quick {
     Done(Status),
     /// Nothing is there.
     Nothing,
+    /// It has begun to come: the operation that was made of the receive.
+    Begun(OpId),
     /// Something else is: the long way is needed.
     Other,
 }
@@ -34,7 +37,7 @@ impl Core {
             let outcome = message.map_err(impossible).and_then(|m| self.on_message(conn, &m));
             if let Some(local) = conn.local.as_deref_mut() {
                 local.heard = true;
-                local.peer.advance();
+                let _ = local.peer.advance();
             }
             outcome?;
         }
@@ -49,7 +52,7 @@ impl Core {
     pub(crate) fn local_tell(&mut self, conn: &mut Conn) {
         let (Some(local), Some(rail)) = (conn.local.as_deref_mut(), self.rail.as_mut()) else { return };
         // It may have been told on the way already, so whether this is news says nothing.
-        local.peer.tell();
+        let _ = local.peer.tell();
         rail.bells.fence();
         if local.peer.is_wanted() {
             rail.bells.ring(local.peer.local());
@@ -91,6 +94,9 @@ impl Core {
             return Err("an eager message larger than its window".into());
         }
         let target = if let Some(op) = self.matcher.arrive(context, conn.peer, tag) {
+            if self.receive_whole(conn, op, envelope, m) {
+                return Ok(());
+            }
             self.matched(op, envelope);
             if let Some(State::RecvData { eager, .. }) = self.ops.get_mut(op).map(|o| &mut o.state) {
                 *eager = true;
@@ -106,6 +112,24 @@ impl Core {
         let price = if matches!(target, Target::Message(_)) { 0 } else { price };
         conn.rx.incoming = Some(Incoming { target, got: 0, len: m.length, cost: price });
         self.take_in(conn, m)
+    }
+
+    /// Ends a receive with a message that is here as a whole and what it wants; else nothing is done.
+    #[inline]
+    fn receive_whole(&mut self, conn: &mut Conn, op: OpId, e: Envelope, m: &Message) -> bool {
+        let Some(o) = self.ops.get_mut(op) else { return false };
+        if bytes_of(m) != e.length || o.check != e.check || e.length > o.buf.len() as u64 || o.orphan {
+            return false;
+        }
+        let Some(local) = conn.local.as_deref_mut() else { return false };
+        local.peer.read(m.place, o.buf.bytes_mut());
+        (o.peer, o.tag, o.state) = (Some(e.source), e.tag, State::Done);
+        if o.result.is_ok() {
+            o.result = Ok(Status { peer: e.source, tag: e.tag, length: e.length });
+        }
+        self.completions += 1;
+        crate::receive::give_back(conn, cost(e.length));
+        true
     }
 
     fn on_more(&mut self, conn: &mut Conn, m: &Message) -> Result<(), Cause> {
@@ -161,7 +185,7 @@ impl Core {
     /// Copies the payload of `m` to `got` in its target.
     fn fetch(&mut self, local: &mut Local, target: Target, got: u64, m: &Message) {
         let into: Option<&mut [u8]> = match target {
-            Target::Op(op, base) => self.landing(op, base + got).map(crate::memory::RawBuf::bytes_mut),
+            Target::Op(op, base) => self.landing(op, base + got).map(RawBuf::bytes_mut),
             Target::Message(age) => match self.matcher.get_mut(age).map(|u| &mut u.body) {
                 Some(Body::Eager { bytes, .. }) => {
                     bytes.get_mut(usize::try_from(got).unwrap_or(usize::MAX)..)
@@ -184,7 +208,7 @@ impl Core {
     /// Looks whether the next message of `rank` is the one that a blocking receive waits for, and receives it
     /// without an operation. Only while nothing is posted and nothing unexpected is there.
     #[inline]
-    pub(crate) fn recv_at_once(&mut self, s: &RecvSpec, rank: u32, into: &mut [u8]) -> Quick {
+    pub(crate) fn recv_at_once(&mut self, s: &RecvSpec, rank: u32, into: RawBuf) -> Quick {
         if !self.matcher.is_empty() || !self.revoked.is_empty() {
             return Quick::Other;
         }
@@ -199,19 +223,90 @@ impl Core {
             && s.tag.is_none_or(|t| t == m.label.tag)
             && m.label.check == s.check
             && m.length <= into.len() as u64
-            && bytes_of(&m) == m.length
+            && m.length <= LOCAL_EAGER as u64
             && rx.incoming.is_none();
         if !fits {
             return Quick::Other;
         }
-        local.peer.read(m.place, into);
-        local.peer.advance();
-        local.heard = true;
         let status = Status { peer: *peer, tag: m.label.tag, length: m.length };
+        let mut got = bytes_of(&m);
+        if got > m.length {
+            return Quick::Other;
+        }
+        local.peer.read(m.place, into.bytes_mut());
+        let mut told = local.peer.advance();
+        local.heard = true;
+        while got < m.length {
+            // The next pieces come while the sender copies.
+            match next_piece(local, m.length, got, into) {
+                Some(n) => {
+                    got += n;
+                    told |= local.peer.advance();
+                }
+                None => return Quick::Begun(self.go_on(s, rank, into, status, got)),
+            }
+        }
         rx.outstanding += cost(m.length);
         crate::receive::give_back(conn, cost(m.length));
+        if told {
+            self.wake_waiting(rank);
+        }
         Quick::Done(status)
     }
+
+    /// Makes an operation of a message of which `got` bytes are received.
+    #[cold]
+    fn go_on(&mut self, s: &RecvSpec, rank: u32, into: RawBuf, status: Status, got: u64) -> OpId {
+        let op = self.begun_recv(s, into, status);
+        if let Some(conn) = self.conns[rank as usize].as_deref_mut() {
+            let price = cost(status.length);
+            conn.rx.outstanding += price;
+            let (target, len) = (Target::Op(op, 0), status.length);
+            conn.rx.incoming = Some(Incoming { target, got, len, cost: price });
+        }
+        op
+    }
+
+    /// Wakes a peer of the node that waits for room, after it was told of some.
+    #[cold]
+    fn wake_waiting(&mut self, rank: u32) {
+        let local = self.conns[rank as usize].as_deref_mut().and_then(|c| c.local.as_deref_mut());
+        if let (Some(local), Some(rail)) = (local, self.rail.as_mut()) {
+            rail.bells.fence();
+            if local.peer.is_wanted() {
+                rail.bells.ring(local.peer.local());
+            }
+        }
+    }
+
+    /// Tells a peer of the node how far this rank has come, when it is going to wait for it.
+    #[inline]
+    pub(crate) fn tell_before_waiting(&mut self, rank: u32) {
+        let local = self.conns.get_mut(rank as usize).and_then(|c| c.as_deref_mut()?.local.as_deref_mut());
+        if local.is_some_and(|l| l.peer.tell()) {
+            self.wake_waiting(rank);
+        }
+    }
+}
+
+/// Looks at the slot before a piece of a message is waited for in another way.
+const PIECE_LOOKS: u32 = 200;
+
+/// Copies the next piece of a message of `length` bytes to `got` in `into`; its bytes, `None` when it is something
+/// else or does not come soon.
+fn next_piece(local: &Local, length: u64, got: u64, into: RawBuf) -> Option<u64> {
+    let mut looks = PIECE_LOOKS;
+    while !local.peer.ready() {
+        looks = looks.checked_sub(1)?;
+        std::hint::spin_loop();
+    }
+    // What is wrong is found wrong again on the long way.
+    let m = local.peer.peek()?.ok()?;
+    let n = bytes_of(&m);
+    let fits = m.label.kind == MORE && m.length == length && n > 0 && n <= length - got;
+    let window = into.part(usize::try_from(got).ok()?, usize::try_from(n).ok()?);
+    fits.then(|| local.peer.read(m.place, window.bytes_mut()))?;
+    Some(n)
 }
 
 /// The rank that a receive waits for, if it is one.

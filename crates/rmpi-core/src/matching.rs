@@ -110,20 +110,34 @@ impl Matcher {
         }
     }
 
+    /// Posts receives alike from one source, that nothing unexpected matches.
+    pub(crate) fn post_all(&mut self, ops: &[OpId], context: u32, source: u32, tag: Option<i32>) {
+        let queue = self.exact.entry((context, source)).or_default();
+        for &op in ops {
+            self.clock += 1;
+            queue.push_back(Posted { number: self.clock, op, tag });
+        }
+        self.posted += ops.len();
+    }
+
     /// Takes the posted receive that a message from `source` with `tag` matches.
     pub(crate) fn arrive(&mut self, context: u32, source: u32, tag: i32) -> Option<OpId> {
+        if self.posted == 0 {
+            return None;
+        }
         let fits = |p: &Posted| p.tag.is_none_or(|t| t == tag);
         let exact = self.exact.get_mut(&(context, source));
         let at_exact = exact.as_ref().and_then(|q| {
             let i = q.iter().position(fits)?;
             Some((i, q[i].number))
         });
-        let any = self.any.get_mut(&context);
+        let any = if self.any.is_empty() { None } else { self.any.get_mut(&context) };
         let at_any = any.as_ref().and_then(|q| {
             let i = q.iter().position(|(p, g)| fits(p) && member(g.as_ref(), source))?;
             Some((i, q[i].0.number))
         });
         let found = match (at_exact, at_any) {
+            (Some((0, n)), other) if other.is_none_or(|(_, m)| n < m) => exact?.pop_front().map(|p| p.op),
             (Some((i, n)), other) if other.is_none_or(|(_, m)| n < m) => exact?.remove(i).map(|p| p.op),
             (_, Some((i, _))) => any?.remove(i).map(|(p, _)| p.op),
             _ => None,
@@ -166,6 +180,9 @@ impl Matcher {
         group: Option<&Arc<[u32]>>,
         tag: Option<i32>,
     ) -> Option<Age> {
+        if self.messages.is_empty() {
+            return None;
+        }
         let fits = |t: i32| tag.is_none_or(|want| want == t);
         match source {
             Some(s) => self.by_source.get(&(context, s))?.iter().find(|(_, t)| fits(*t)).map(|(age, _)| *age),

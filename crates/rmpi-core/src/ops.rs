@@ -119,6 +119,27 @@ impl Ops {
         Some(op)
     }
 
+    /// Takes the result and the memory of an operation that is over, and forgets it; `None` while it runs.
+    #[inline]
+    pub(crate) fn finish(&mut self, id: OpId) -> Option<Finished> {
+        let (index, generation) = id.parts();
+        let spent = || (Err(Fault::Spent), None);
+        let Some(slot) = self.slots.get_mut(index).filter(|s| s.generation == generation) else {
+            return Some(spent());
+        };
+        let Some(op) = &mut slot.op else { return Some(spent()) };
+        if !matches!(op.state, State::Done) {
+            return None;
+        }
+        // Taken out field by field: operations are large, and moving one costs more than all else here.
+        let result = std::mem::replace(&mut op.result, Err(Fault::Spent));
+        let keep = op.keep.take();
+        slot.op = None;
+        slot.generation = slot.generation.wrapping_add(1);
+        self.free.push_front(index);
+        Some((result, keep))
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = (OpId, &Op)> {
         self.slots
             .iter()

@@ -42,11 +42,18 @@ impl<'scope> Scope<'scope, '_> {
         op
     }
 
-    /// Sends borrowed memory.
-    pub fn send(&'scope self, spec: SendSpec, bytes: &'scope [u8]) -> OpId {
+    /// Sends borrowed memory; its status if it was sent at once.
+    pub fn send(&'scope self, spec: SendSpec, bytes: &'scope [u8]) -> Result<Status, OpId> {
+        let mut core = self.engine.lock();
+        if core.send_at_once(&spec, bytes) {
+            return Ok(Status { peer: spec.to, tag: spec.tag, length: bytes.len() as u64 });
+        }
         // SAFETY: `bytes` is borrowed until 'scope ends, and `Engine::scope` releases the operation before.
         let buf = unsafe { RawBuf::read(bytes) };
-        self.remember(self.engine.with(|core| core.submit_send(spec, buf, None)))
+        let op = core.submit_send(spec, buf, None);
+        self.engine.tell(&core);
+        drop(core);
+        Err(self.remember(op))
     }
 
     /// Receives into borrowed memory.
@@ -64,9 +71,9 @@ impl<'scope> Scope<'scope, '_> {
         // SAFETY: as in `recv`; the windows are the same memory, but only the engine uses them, under its lock,
         // and never two at once.
         let buf = unsafe { RawBuf::write(bytes) };
-        let submit = |core: &mut Core| (0..count).map(|_| core.submit_recv(spec, buf, None)).collect();
-        let ops: Vec<OpId> = self.engine.with(submit);
-        ops.into_iter().map(|op| self.remember(op)).collect()
+        let ops = self.engine.with(|core: &mut Core| core.submit_recvs(spec, buf, count));
+        self.ops.lock().unwrap_or_else(PoisonError::into_inner).extend(&ops);
+        ops
     }
 }
 
@@ -126,11 +133,13 @@ impl Engine {
     /// # Errors
     /// The operation's [`Fault`].
     pub fn recv(&self, spec: &RecvSpec, bytes: &mut [u8]) -> Result<Status, Fault> {
-        if let Some(status) = self.recv_soon(spec, bytes) {
-            return Ok(status);
-        }
         // SAFETY: `finish_borrowed` ends or releases the operation before this call, and so the borrow, ends.
         let buf = unsafe { RawBuf::write(bytes) };
+        match self.recv_soon(spec, buf) {
+            Some(Ok(status)) => return Ok(status),
+            Some(Err(op)) => return self.finish_borrowed(Err(op)),
+            None => {}
+        }
         let begun = self.recv_quickly(spec, buf);
         self.finish_borrowed(begun.unwrap_or_else(|| self.start(|core| core.submit_recv(spec, buf, None))))
     }

@@ -233,10 +233,41 @@ impl Core {
         self.matcher.post(id, s.context, source, s.group().cloned(), s.tag);
         if let Some(conn) = source.and_then(|r| self.conns[r as usize].as_mut())
             && s.scribble
+            && conn.local.is_none()
         {
             conn.expect(id);
         }
         id
+    }
+
+    /// Starts `count` receives alike.
+    pub(crate) fn submit_recvs(&mut self, s: &RecvSpec, buf: RawBuf, count: usize) -> Vec<OpId> {
+        let local =
+            |r: u32| self.conns.get(r as usize).and_then(|c| c.as_deref()?.local.as_deref()).is_some();
+        let plain = s.source().is_some_and(local)
+            && self.revoked.is_empty()
+            && self.hopeless(s.source(), None).is_none()
+            && self.matcher.find(s.context, s.source(), None, s.tag).is_none();
+        if !plain {
+            return (0..count).map(|_| self.submit_recv(s, buf, None)).collect();
+        }
+        let ops: Vec<OpId> = (0..count)
+            .map(|_| {
+                let mut op = self.blank(State::RecvPosted, s.context, s.tag.unwrap_or(0), s.check, buf);
+                (op.peer, op.scribble) = (s.source(), s.scribble);
+                self.ops.insert(op)
+            })
+            .collect();
+        self.matcher.post_all(&ops, s.context, s.source().unwrap_or(u32::MAX), s.tag);
+        ops
+    }
+
+    /// The operation of a receive whose eager message has begun to come.
+    pub(crate) fn begun_recv(&mut self, s: &RecvSpec, buf: RawBuf, status: Status) -> OpId {
+        let state = State::RecvData { got: 0, total: status.length, eager: true };
+        let mut op = self.blank(state, s.context, status.tag, s.check, buf);
+        (op.peer, op.scribble) = (Some(status.peer), s.scribble);
+        self.ops.insert(op)
     }
 
     /// Why nothing can ever match such a receive: its source, or all of its group, are lost.
@@ -274,10 +305,7 @@ impl Core {
 
     /// Takes the result of an operation that is over, and its memory; `None` while it runs.
     pub fn take(&mut self, id: OpId) -> Option<Finished> {
-        if !self.is_done(id) {
-            return None;
-        }
-        Some(self.ops.remove(id).map_or((Err(Fault::Spent), None), |op| (op.result, op.keep)))
+        self.ops.finish(id)
     }
 
     /// Takes a finished task out.
@@ -302,6 +330,9 @@ impl Core {
     /// Ends the engine's use of the operation's memory at once and forgets it: a receive is cancelled or goes
     /// nowhere, a send goes on from a copy.
     pub fn release(&mut self, id: OpId) {
+        if self.ops.get(id).is_none() {
+            return;
+        }
         if self.cancel(id) || self.is_done(id) {
             self.ops.remove(id);
             return;

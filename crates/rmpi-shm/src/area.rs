@@ -98,6 +98,16 @@ impl Area {
         }
     }
 
+    /// Asks for some cache lines from `at` to be made this core's, to be written soon. Advice.
+    #[inline]
+    pub(crate) fn claim_lines(&self, at: usize, lines: usize) {
+        for i in 0..lines {
+            if let Some(line) = self.ptr(at + 64 * i, 64) {
+                copy::claim(line.as_ptr());
+            }
+        }
+    }
+
     /// Copies out from `at`; whether that was inside.
     pub fn read(&self, at: usize, into: &mut [u8]) -> bool {
         let Some(from) = self.ptr(at, into.len()) else { return false };

@@ -19,8 +19,13 @@ const SLOTS: u64 = Layout::SLOTS as u64;
 const NONE: u8 = 0xff;
 const LANE: u8 = 0xfe;
 const POOL: u8 = 0xfd;
-/// Pieces up to this size travel in the lane.
-const LANE_MAX: usize = 2 << 10;
+/// Pieces up to this size travel in the lane; longer ones in cells, whose rotation is larger than a cache.
+const LANE_MAX: usize = 512;
+/// Pieces up to this size share cells; and what still fits into a lane when no cell is left.
+const SHARED_MAX: usize = 8 << 10;
+const LANE_MOST: usize = 2 << 10;
+/// Lines of the lane that are claimed for the next message after one was sent.
+const AHEAD: usize = 2;
 
 /// What comes with every message.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -98,6 +103,9 @@ pub struct Peer {
 }
 
 impl Peer {
+    /// Largest message that [`Peer::room_for_all`] speaks of, in pieces that double from 1 KiB or longer ones.
+    pub const QUICK: usize = 32 << 10;
+
     /// This rank's ends towards a local rank.
     ///
     /// # Panics
@@ -147,6 +155,27 @@ impl Peer {
         }
         self.settle(pool)?;
         Ok(self.out.has_room())
+    }
+
+    /// Whether a message of up to [`Peer::QUICK`] bytes finds memory and slots for all its pieces at once.
+    ///
+    /// # Errors
+    /// [`Impossible`].
+    #[inline]
+    pub fn room_for_all(&mut self, pool: &mut Pool) -> Result<bool, Impossible> {
+        if self.has_plenty(pool) {
+            return Ok(true);
+        }
+        self.settle(pool)?;
+        Ok(self.has_plenty(pool))
+    }
+
+    /// Pieces of at most 8: in the lane at most half of it, each of the others in a cell.
+    #[inline]
+    fn has_plenty(&self, pool: &Pool) -> bool {
+        self.out.free() >= 8
+            && pool.free() >= self.held.cells() + 8
+            && self.held.lane_used() <= Layout::LANE / 2
     }
 
     /// Takes back what the receiver has read.
@@ -212,6 +241,10 @@ impl Peer {
         self.out.write(3, id);
         self.out.write(4, at as u64 | (n as u64) << 32);
         self.out.publish(first);
+        if place == LANE {
+            // The receiver has read those lines long ago: taking them back now is not waited for at the next message.
+            self.out_lane.claim_lines(self.held.lane_next(), AHEAD);
+        }
         Ok(n)
     }
 
@@ -219,15 +252,23 @@ impl Peer {
     fn place(&mut self, pool: &mut Pool, n: usize) -> Result<Option<(u8, usize, usize)>, Impossible> {
         for attempt in 0..2 {
             let position = self.out.position();
-            if n > LANE_MAX
-                && let Some(cell) = pool.take(self.held.cells())
-            {
-                self.held.hold(position, cell);
-                return Ok(Some((POOL, Pool::offset(cell), n.min(CELL))));
+            if n > LANE_MAX {
+                let shares = n <= SHARED_MAX;
+                if shares && let Some(at) = self.held.carve(position, n) {
+                    return Ok(Some((POOL, at, n)));
+                }
+                if let Some(cell) = pool.take(self.held.cells()) {
+                    if shares {
+                        self.held.hold_open(position, cell, n);
+                    } else {
+                        self.held.hold(position, cell);
+                    }
+                    return Ok(Some((POOL, Pool::offset(cell), n.min(CELL))));
+                }
             }
             // Small pieces, and when the pool has nothing left a way on for large ones.
-            if let Some(at) = self.held.lane(position, n.min(LANE_MAX)) {
-                return Ok(Some((LANE, at, n.min(LANE_MAX))));
+            if let Some(at) = self.held.lane(position, n.min(LANE_MOST)) {
+                return Ok(Some((LANE, at, n.min(LANE_MOST))));
             }
             if attempt == 0 {
                 self.settle(pool)?;
@@ -325,16 +366,16 @@ impl Peer {
         }
     }
 
-    /// Goes on to the next message.
+    /// Goes on to the next message; whether the sender was told, and may have waited for it.
     #[inline]
-    pub fn advance(&mut self) {
-        self.inn.advance();
+    pub fn advance(&mut self) -> bool {
+        self.inn.advance()
     }
 
-    /// Tells the sender what is taken.
+    /// Tells the sender what is taken; whether that was news.
     #[inline]
-    pub fn tell(&mut self) {
-        self.inn.tell();
+    pub fn tell(&mut self) -> bool {
+        self.inn.tell()
     }
 
     /// Tells the sender how many bytes of its window are free again, in all.

@@ -67,6 +67,8 @@ impl Pool {
 #[derive(Debug, Default)]
 pub(crate) struct Held {
     cells: VecDeque<(u64, u16)>,
+    /// Bytes given out of the last cell, while more pieces may go into it.
+    open: Option<usize>,
     /// Bytes of the lane given out so far, and of those in slots not taken, `(slot, where they end)`.
     head: u64,
     tail: u64,
@@ -80,9 +82,39 @@ impl Held {
         self.cells.len()
     }
 
+    /// Bytes of the lane in use.
+    pub(crate) fn lane_used(&self) -> u64 {
+        self.head - self.tail
+    }
+
     /// Notes that slot `position` names `cell`.
     pub(crate) fn hold(&mut self, position: u64, cell: u16) {
         self.cells.push_back((position, cell));
+        self.open = None;
+    }
+
+    /// Notes that slot `position` names the first `used` bytes of `cell`, of which further pieces may be carved.
+    pub(crate) fn hold_open(&mut self, position: u64, cell: u16, used: usize) {
+        self.cells.push_back((position, cell));
+        self.open = Some(used.next_multiple_of(64));
+    }
+
+    /// Finds `len` bytes in the cell that was begun, for slot `position`; where in the pool.
+    pub(crate) fn carve(&mut self, position: u64, len: usize) -> Option<usize> {
+        let used = self.open?;
+        let (last, cell) = self.cells.back_mut()?;
+        if used + len > CELL {
+            self.open = None;
+            return None;
+        }
+        *last = position;
+        self.open = Some((used + len).next_multiple_of(64));
+        Some(Pool::offset(*cell) + used)
+    }
+
+    /// Where the next piece of the lane probably begins.
+    pub(crate) fn lane_next(&self) -> usize {
+        usize::try_from(self.head % Layout::LANE).unwrap_or(0)
     }
 
     /// Finds `len` bytes in a row in the lane for slot `position`; where they begin.
@@ -105,6 +137,9 @@ impl Held {
             && position < taken
         {
             self.cells.pop_front();
+            if self.cells.is_empty() {
+                self.open = None;
+            }
             pool.give(cell);
         }
         while let Some(&(position, end)) = self.ends.front()
@@ -145,6 +180,34 @@ mod tests {
                 taken = (taken + take).min(next);
                 held.settle(taken, &mut pool);
                 live.retain(|&(p, _, _)| p >= taken);
+            }
+        }
+
+        /// Pieces of cells in use at the same time never meet, whichever pieces share a cell.
+        #[test]
+        fn carved_pieces_do_not_meet(steps in proptest::collection::vec((1usize..9000, 0u64..4), 1..400)) {
+            let (mut held, mut pool) = (Held::default(), Pool::default());
+            let mut live: VecDeque<(u64, usize, usize)> = VecDeque::new();
+            let (mut next, mut taken) = (0, 0);
+            for (len, take) in steps {
+                let place = match held.carve(next, len) {
+                    Some(at) => Some(at),
+                    None => pool.take(held.cells()).map(|cell| {
+                        if len < CELL / 2 { held.hold_open(next, cell, len) } else { held.hold(next, cell) }
+                        Pool::offset(cell)
+                    }),
+                };
+                if let Some(at) = place {
+                    prop_assert!(at / CELL == (at + len - 1) / CELL && at + len <= CELLS * CELL);
+                    prop_assert!(live.iter().all(|&(_, a, l)| a + l <= at || at + len <= a));
+                    live.push_back((next, at, len));
+                    next += 1;
+                }
+                taken = (taken + take).min(next);
+                if take > 2 {
+                    held.settle(taken, &mut pool);
+                    live.retain(|&(p, _, _)| p >= taken);
+                }
             }
         }
 

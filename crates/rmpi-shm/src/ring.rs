@@ -71,6 +71,12 @@ impl<W: Words, const N: u64> Sender<W, N> {
         self.next - self.seen < N
     }
 
+    /// Free slots, as far as is known without looking.
+    #[inline]
+    pub(crate) fn free(&self) -> u64 {
+        N - (self.next - self.seen)
+    }
+
     /// Looks how far the receiver is; the number of slots taken.
     ///
     /// # Errors
@@ -136,21 +142,25 @@ impl<W: Words, const N: u64> Receiver<W, N> {
         self.slots.word(base::<N>(self.next) + i).load(Ordering::Relaxed)
     }
 
-    /// Goes on to the next message; tells the sender once in a quarter of the ring.
+    /// Goes on to the next message; tells the sender once in a quarter of the ring, and whether it did.
     #[inline]
-    pub(crate) fn advance(&mut self) {
+    pub(crate) fn advance(&mut self) -> bool {
         self.next += 1;
-        if self.next - self.told >= N.div_ceil(4) {
+        let due = self.next - self.told >= N.div_ceil(4);
+        if due {
             self.tell();
         }
+        due
     }
 
-    /// Tells the sender that everything up to here is taken, and what it pointed to read.
+    /// Tells the sender that everything up to here is taken, and what it pointed to read; whether that was news.
     #[inline]
-    pub(crate) fn tell(&mut self) {
-        if self.next != self.told {
+    pub(crate) fn tell(&mut self) -> bool {
+        let news = self.next != self.told;
+        if news {
             self.told = self.next;
             self.taken.word(0).store(self.next, Ordering::Release);
         }
+        news
     }
 }

@@ -17,7 +17,7 @@ pub struct Scope<'scope, 'env: 'scope> {
 #[must_use = "an operation that is not waited for is cancelled or goes on unseen when its scope ends"]
 pub struct ScopedRequest<'scope> {
     comm: &'scope Communicator,
-    op: OpId,
+    op: Result<rmpi_core::Status, OpId>,
     scope: PhantomData<&'scope ()>,
 }
 
@@ -73,7 +73,7 @@ impl<'scope> Scope<'scope, '_> {
         tag: impl Into<Tag>,
     ) -> Result<ScopedRequest<'scope>, Error> {
         let spec = self.comm.recv_spec::<T>(from.into(), tag.into())?;
-        let op = self.engine.recv(&spec, bytemuck::cast_slice_mut(data));
+        let op = Err(self.engine.recv(&spec, bytemuck::cast_slice_mut(data)));
         Ok(ScopedRequest { comm: self.comm, op, scope: PhantomData })
     }
 }
@@ -93,7 +93,10 @@ impl<'scope> Scope<'scope, '_> {
     ) -> Result<Vec<ScopedRequest<'scope>>, Error> {
         let spec = self.comm.recv_spec::<T>(from.into(), tag.into())?;
         let ops = self.engine.recv_over(&spec, bytemuck::cast_slice_mut(data), count);
-        Ok(ops.into_iter().map(|op| ScopedRequest { comm: self.comm, op, scope: PhantomData }).collect())
+        Ok(ops
+            .into_iter()
+            .map(|op| ScopedRequest { comm: self.comm, op: Err(op), scope: PhantomData })
+            .collect())
     }
 }
 
@@ -103,15 +106,16 @@ impl ScopedRequest<'_> {
     /// # Errors
     /// The operation's.
     pub fn wait(self) -> Result<Status, Error> {
-        let (result, _) = self.comm.inner.engine.wait(self.op);
+        let result = self.op.or_else(|op| self.comm.inner.engine.wait(op).0);
         result.map(|s| self.comm.status(s)).map_err(Error::message)
     }
 
     /// Makes progress and says whether the operation is over.
     pub fn test(&mut self) -> bool {
+        let Err(op) = self.op else { return true };
         self.comm.inner.engine.with(|core| {
             core.progress();
-            core.is_done(self.op)
+            core.is_done(op)
         })
     }
 }

@@ -52,7 +52,7 @@ fn place(r: Region) -> Place {
 }
 
 impl Wire {
-    fn fault(&self, fault: Fault) -> Error {
+    pub(crate) fn fault(&self, fault: Fault) -> Error {
         Error::collective(self.call, fault)
     }
 
@@ -61,6 +61,14 @@ impl Wire {
             .get(peer as usize)
             .copied()
             .ok_or(Error::Internal("a schedule names a rank outside its group"))
+    }
+
+    /// A message to `peer` and the one that it sends at the same time.
+    pub(crate) fn both_ways(&self, peer: u32) -> Result<(SendSpec, RecvSpec), Error> {
+        let (to, tag) = (self.peer(peer)?, self.tag(0)?);
+        let Self { context, check, .. } = *self;
+        let recv = RecvSpec { from: From::Rank(to), context, tag: Some(tag), check, scribble: true };
+        Ok((SendSpec { to, context, tag, check }, recv))
     }
 
     /// Gives up the context from this call on and tells `group`.

@@ -7,5 +7,6 @@ mod fabric;
 pub(crate) mod levels;
 pub(crate) mod node;
 mod nonblocking;
+mod pair;
 pub(crate) mod persistent;
 pub(crate) mod run;

@@ -141,6 +141,9 @@ impl Communicator {
             }
             _ => {}
         }
+        if self.is_exchange(ask, buffers.output.len()) {
+            return self.exchange(ask, &mut buffers);
+        }
         let schedule = self.planned(ask, Scope::All, || ask.schedule(self))?;
         let wire = self.wire(ask, Scope::All, &self.group, self.draw());
         self.over_messages(&wire, schedule, buffers.input.unwrap_or(&[]), buffers.output)
