@@ -55,7 +55,7 @@ impl Cluster {
         if uid.trim() != "0" {
             return Err("namespaces need root".into());
         }
-        for tool in ["ip", "unshare", "nsenter", "ssh-keygen", "/usr/sbin/sshd"] {
+        for tool in ["ip", "unshare", "setpriv", "nsenter", "ssh-keygen", "/usr/sbin/sshd"] {
             run_text("sh", &["-c", &format!("command -v {tool}")])
                 .map_err(|_| format!("{tool} is not installed"))?;
         }
@@ -302,7 +302,9 @@ fn write_files(dir: &Path, n: usize) {
 /// Starts `sh -c script` in new namespaces; it ends when its parent does.
 fn namespaced(kinds: &[&str], script: &str, env: &[(&str, &str)]) -> Child {
     let null = || File::options().write(true).open("/dev/null").expect("/dev/null");
-    let child = Command::new("unshare")
+    // The kernel ends it with the thread that started it, the test's own, also when that is killed.
+    let child = Command::new("setpriv")
+        .args(["--pdeathsig", "KILL", "unshare"])
         .args(kinds)
         .args(["--fork", "--kill-child", "sh", "-c", script])
         .envs(env.iter().copied())
