@@ -456,7 +456,11 @@ fn down(input: &mut Input<'_>) -> (Message, Bytes) {
         }
         3 => Down::Credit { proc: proc(input), stream: stream(input), bytes: input.number32() },
         4 => Down::Signal { signal: i32::from(input.u8()), ranks: RankSet::range(0, u32::from(input.u8())) },
-        5 => Down::Stop { signal: i32::from(input.u8()), grace_ms: input.number32() },
+        5 => Down::Stop {
+            signal: i32::from(input.u8()),
+            grace_ms: input.number32(),
+            name_absent: input.u8() & 1 == 1,
+        },
         6 => Down::Kill,
         7 => {
             payload = Bytes::copy_from_slice(input.piece());

@@ -116,7 +116,7 @@ fn signals_reach_the_group_and_stopping_is_no_failure_of_ours() {
     while !story.text(0, Stream::Stdout).contains("usr1") {
         l.step(&mut story, true);
     }
-    l.send(Down::Stop { signal: Signal::SIGTERM as i32, grace_ms: 1000 }, b"");
+    l.send(Down::Stop { signal: Signal::SIGTERM as i32, grace_ms: 1000, name_absent: false }, b"");
     while !l.step(&mut story, true) {}
     assert!(story.exits[0].stopped);
     assert_eq!(story.exits[0].end, RankEnd::Signaled { signal: 15, core: false });

@@ -298,7 +298,11 @@ fn down_message(step: &mut u32, (kind, a, b, n): Dice) -> Down {
         2..=4 => Down::Stdin { proc: proc(a % 2) },
         5..=8 => Down::Credit { proc: proc(a), stream: stream(b), bytes: u32::from(n) << 16 },
         9..=10 => Down::Signal { signal: i32::from(b), ranks: RankSet::range(0, u32::from(a)) },
-        11 => Down::Stop { signal: if b > 128 { 2 } else { 15 }, grace_ms: u32::from(n % 600) },
+        11 => Down::Stop {
+            signal: if b > 128 { 2 } else { 15 },
+            grace_ms: u32::from(n % 600),
+            name_absent: b.is_multiple_of(2),
+        },
         12 => Down::Kill,
         13..=15 => Down::Answer { id: u64::from(n % 8), answer: answer(b) },
         16..=17 => Down::Gathered { key: key(a), serial: u64::from(n), last: n % 2 == 0 },

@@ -68,6 +68,8 @@ pub enum Down {
         signal: i32,
         /// Milliseconds between the steps.
         grace_ms: u32,
+        /// Say first, as notes, which ranks have not come to gathers that others wait in.
+        name_absent: bool,
     },
     /// SIGKILL every process of the job at once.
     Kill,

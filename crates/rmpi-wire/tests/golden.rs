@@ -123,7 +123,7 @@ fn downs() -> Vec<Down> {
         Down::Stdin { proc: proc() },
         Down::Credit { proc: proc(), stream: Stream::Stderr, bytes: 65_536 },
         Down::Signal { signal: 10, ranks: RankSet::range(1, 2) },
-        Down::Stop { signal: 15, grace_ms: 5000 },
+        Down::Stop { signal: 15, grace_ms: 5000, name_absent: true },
         Down::Kill,
         Down::Answer { id: 9, answer: Answer::Value },
         Down::Answer { id: 10, answer: Answer::Spawned { ns: Namespace(1), size: 3 } },

@@ -47,7 +47,10 @@ impl DaemonMachine {
                 Phase::Spawning => self.early(Early::Signal(signal, ranks)),
                 Phase::Idle | Phase::Preparing | Phase::Prepared | Phase::Ended | Phase::Gone => {}
             },
-            Down::Stop { signal, grace_ms } => {
+            Down::Stop { signal, grace_ms, name_absent } => {
+                if name_absent {
+                    self.name_absent(out);
+                }
                 let grace = Duration::from_millis(u64::from(grace_ms));
                 match self.phase {
                     Phase::Running if self.more_spawning() => self.early(Early::Stop(signal, grace)),

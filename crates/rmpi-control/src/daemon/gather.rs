@@ -210,6 +210,15 @@ impl Gathers {
         }
     }
 
+    /// Keys with a round that some have joined and others have not, and who has.
+    pub(super) fn incomplete(&self) -> impl Iterator<Item = (&GatherKey, BTreeSet<ProcId>)> {
+        let oldest = |rounds: &Rounds| -> Option<BTreeSet<ProcId>> {
+            let round = rounds.rounds.iter().find(|r| !r.sent)?;
+            Some(round.joined.iter().map(|(p, _)| *p).collect())
+        };
+        self.open.iter().filter_map(move |(key, rounds)| Some((key, oldest(rounds)?)))
+    }
+
     /// Looked at with every heartbeat: keys of which a round has been incomplete on this node since the last
     /// look, and that were not announced.
     pub(super) fn stuck(&mut self) -> Vec<GatherKey> {
@@ -286,6 +295,8 @@ mod tests {
         let (mut g, key, h) = (Gathers::default(), key(OnLoss::Fail), here(&[0, 1], None));
         join(&mut g, &key, 0, "a", &h);
         assert_eq!([g.stuck(), g.stuck(), g.stuck()], [vec![], vec![key.clone()], vec![]]);
+        let who = BTreeSet::from([ProcId::first(0)]);
+        assert_eq!(g.incomplete().collect::<Vec<_>>(), [(&key, who)]);
         assert_eq!(g.lost(&key), [Owner::Server(0)]);
         assert_eq!((g.lost(&key), g.stuck()), (vec![], vec![]));
     }

@@ -6,7 +6,7 @@ use super::kvs::{Asker, pieces};
 use super::{DaemonAction, DaemonMachine};
 use crate::time::Time;
 use bytes::Bytes;
-use rmpi_types::{NodeIdx, ProcId};
+use rmpi_types::{NodeIdx, ProcId, RankSet};
 use rmpi_wire::rank::{RankReply, Reply};
 use rmpi_wire::service::{Answer, Domain, GatherKey, MAX_VALUE, Request, Scope};
 use rmpi_wire::{Up, frame};
@@ -18,6 +18,8 @@ const MAX_ASKS: usize = 1 << 20;
 const SELF: NodeIdx = frame::UNNAMED;
 /// Gathers that stay on a node have numbers of their own: the node above this bit, and a count.
 const LOCAL_SERIAL: u32 = 40;
+/// Gathers that are named when a job's time is over.
+const MAX_NAMED: usize = 8;
 
 /// Requests on their way.
 #[derive(Debug, Default)]
@@ -103,6 +105,22 @@ impl DaemonMachine {
         }
         for owner in owners {
             self.answer_owner(owner, Answer::Done, Bytes::new(), out);
+        }
+    }
+
+    /// Says which ranks of this node have not come to gathers that others of it wait in.
+    pub(super) fn name_absent(&mut self, out: &mut Vec<DaemonAction>) {
+        let named = self.gathers.incomplete().take(MAX_NAMED).filter_map(|(key, joined)| {
+            let here = self.ranks.members(&key.group).alive;
+            let absent: RankSet = here.into_iter().filter(|p| !joined.contains(p)).map(|p| p.rank).collect();
+            let waiting: RankSet = joined.iter().map(|p| p.rank).collect();
+            let many = |set: &RankSet| if set.len() == 1 { "" } else { "s" };
+            let (a, w) = (many(&absent), many(&waiting));
+            let text = format!("rank{a} {absent} did not come to the fence that rank{w} {waiting} waited in");
+            (!absent.is_empty()).then_some(text)
+        });
+        for text in named.collect::<Vec<_>>() {
+            self.send_up(Up::Note(text), Bytes::new(), out);
         }
     }
 

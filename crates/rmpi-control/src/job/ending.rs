@@ -75,13 +75,18 @@ impl JobMachine {
         let grace_ms = u32::try_from(grace.as_millis()).unwrap_or(u32::MAX);
         if self.ending.stopping() {
             // A daemon only ever makes the stop that is under way shorter.
-            return self.tell_all(Down::Stop { signal, grace_ms }, out);
+            return self.tell_all(Down::Stop { signal, grace_ms, name_absent: false }, out);
         }
         info!(?why, "stopping");
         self.ending.why = Some(why.clone());
         self.ending.watch_at = Some(now + 2 * grace + self.policy.limits.drain + SLACK);
+        // Whoever waits for a rank that never comes will want to know which.
+        let name_absent = why == StopReason::Timeout;
+        if name_absent {
+            self.name_absent(out);
+        }
         Self::event(JobEventOut::Stopping { why, force: false }, out);
-        self.tell_all(Down::Stop { signal, grace_ms }, out);
+        self.tell_all(Down::Stop { signal, grace_ms, name_absent }, out);
     }
 
     pub(super) fn user_signal(&mut self, now: Time, signal: i32, out: &mut Vec<JobAction>) {

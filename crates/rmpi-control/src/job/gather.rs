@@ -192,6 +192,19 @@ impl Gathers {
         })
     }
 
+    /// Nodes that have not contributed to the oldest round of a key, and have no part of one either.
+    pub(super) fn absent(&self) -> impl Iterator<Item = (&GatherKey, RankSet)> {
+        let absent = |state: &State| -> RankSet {
+            let came = |n: &Rank| {
+                state.out.contains(*n)
+                    || state.waiting.contains(*n)
+                    || state.rounds.front().is_some_and(|r| r.arrived.contains(*n))
+            };
+            state.nodes.iter().filter(|n| !came(n)).collect()
+        };
+        self.open.iter().map(move |(key, state)| (key, absent(state))).filter(|(_, nodes)| !nodes.is_empty())
+    }
+
     /// A key fails: the nodes that are in it and must be told.
     pub(super) fn fail(&mut self, key: &GatherKey) -> RankSet {
         let Some(state) = self.open.remove(key) else { return RankSet::default() };
@@ -276,6 +289,7 @@ mod tests {
         let mut g = Gathers::default();
         add(&mut g, 0, 4, b"1");
         g.waits(&key(), NodeIdx(2));
+        assert_eq!(g.absent().map(|(_, nodes)| nodes.to_string()).collect::<Vec<_>>(), ["1,3"]);
         assert!(g.lacks(&key(), NodeIdx(3)) && !g.keys_of(ProcId::first(9)).is_empty());
         assert_eq!(g.fail(&key()).to_string(), "0,2");
         assert_eq!((g.gathered, g.fail(&key()).len()), (0, 0));

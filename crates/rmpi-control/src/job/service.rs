@@ -2,7 +2,7 @@
 
 use super::gather::Complete;
 use super::names::Who;
-use super::{JobAction, JobMachine};
+use super::{JobAction, JobEventOut, JobMachine};
 use crate::time::Time;
 use bytes::Bytes;
 use rmpi_types::{NodeIdx, ProcId, Rank, RankEnd, RankSet};
@@ -11,6 +11,9 @@ use rmpi_wire::service::{Answer, GatherKey, MAX_VALUE, OnLoss, Request, Scope};
 
 /// Questions on their way, at most.
 const MAX_ASKS: usize = 1 << 20;
+
+/// Gathers, and nodes of each, that are named when a job's time is over.
+const MAX_NAMED: usize = 8;
 
 impl JobMachine {
     #[allow(clippy::too_many_arguments, reason = "a message's fields and where it came from")]
@@ -215,6 +218,23 @@ impl JobMachine {
             self.gather_lost(key, lost, out);
         }
         Ok(())
+    }
+
+    /// Says of which nodes no word of a gather has come that others wait in; which ranks, the nodes say.
+    pub(super) fn name_absent(&self, out: &mut Vec<JobAction>) {
+        for (key, nodes) in self.gathers.absent().take(MAX_NAMED) {
+            let members = |node: Rank| {
+                let ranks = self.nodes.get(node.0 as usize).into_iter().flat_map(|n| n.ranks.iter());
+                let of = ranks.map(|r| self.ranks.proc(r)).filter(|p| key.group.contains(*p));
+                of.map(|p| p.rank).collect::<RankSet>()
+            };
+            for node in nodes.iter().take(MAX_NAMED) {
+                let (index, ranks) = (NodeIdx(node.0), members(node));
+                let what = if ranks.len() == 1 { "rank" } else { "ranks" };
+                let text = format!("others wait in a fence for {what} {ranks} on {}", self.name(index));
+                Self::event(JobEventOut::Note { node: index, text }, out);
+            }
+        }
     }
 
     fn gather_lost(&mut self, key: &GatherKey, lost: ProcId, out: &mut Vec<JobAction>) {

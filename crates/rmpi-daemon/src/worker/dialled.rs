@@ -5,6 +5,7 @@ use super::Worker;
 use super::serve::Input;
 use crate::kvs::{Heard, Requests};
 use crate::peer;
+use nix::libc;
 use rmpi_pmi::api::{Conn, Event};
 use rmpi_pmi::pmix::server::{PmixServer, Setup};
 use rmpi_pmi::pmix::topology::Drawing;
@@ -74,18 +75,8 @@ impl Worker {
         let port = listener.local_addr()?.port();
         let listener = tokio::net::TcpListener::from_std(listener)?;
         let inputs = self.events.clone();
-        let accepting = spawn_local(async move {
-            loop {
-                match listener.accept().await {
-                    Ok((stream, _)) => drop(inputs.send(Input::Accepted(stream))),
-                    // Out of descriptors, or a dialler that left again: others may still come.
-                    Err(error) => {
-                        tracing::warn!(%error, "PMIx listener");
-                        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-                    }
-                }
-            }
-        });
+        let accepting =
+            spawn_local(accept(listener, move |stream| drop(inputs.send(Input::Accepted(stream)))));
         let temporary = self.env.get(std::ffi::OsStr::new("TMPDIR")).filter(|t| Path::new(t).is_absolute());
         let path = folder(launch, temporary.map_or(Path::new("/tmp"), Path::new));
         let setup = Setup {
@@ -163,6 +154,36 @@ impl Door {
             self.folder.made = true;
         }
         DirBuilder::new().mode(0o700).recursive(true).create(path)
+    }
+}
+
+/// Takes in who dials, for as long as the kernel has room for more.
+async fn accept(listener: tokio::net::TcpListener, taken: impl Fn(TcpStream)) {
+    let spare = || fs::File::open("/dev/null");
+    // Given up for a moment when no descriptor is left: who dials then is turned away at once and not left waiting.
+    let mut kept = spare();
+    loop {
+        let error = match listener.accept().await {
+            Ok((stream, _)) => {
+                taken(stream);
+                continue;
+            }
+            Err(error) => error,
+        };
+        match error.raw_os_error() {
+            Some(libc::EMFILE | libc::ENFILE) if kept.is_ok() => {
+                tracing::warn!(%error, "a PMIx client is turned away");
+                drop(kept);
+                drop(listener.accept().await);
+                kept = spare();
+            }
+            Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
+                tracing::error!(%error, "no more PMIx clients are let in");
+                return;
+            }
+            // A dialler that left again.
+            _ => tracing::debug!(%error, "PMIx listener"),
+        }
     }
 }
 
