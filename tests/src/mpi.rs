@@ -14,7 +14,7 @@ const COMPILERS: [&str; 2] = ["mpicc.openmpi", "mpicc.mpich"];
 /// One implementation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mpi {
-    /// Family and version: `openmpi-5.0.11`.
+    /// Family and version: `openmpi-5.0.11`, `mpich-4.0.2`, `intel-2021.19.0`.
     pub name: String,
     compiler: PathBuf,
     /// Where it lives, if its programs have to be told.
@@ -37,6 +37,8 @@ impl Mpi {
         let question = "#include <mpi.h>\n\
                         #ifdef OMPI_MAJOR_VERSION\n\
                         answer openmpi OMPI_MAJOR_VERSION OMPI_MINOR_VERSION OMPI_RELEASE_VERSION\n\
+                        #elif defined(I_MPI_VERSION)\n\
+                        answer intel I_MPI_VERSION\n\
                         #elif defined(MPICH_VERSION)\n\
                         answer mpich MPICH_VERSION\n\
                         #endif\n";
@@ -54,13 +56,13 @@ impl Mpi {
     fn command(&self) -> Command {
         let mut command = Command::new(&self.compiler);
         if let Some(prefix) = &self.prefix {
-            command.env("OPAL_PREFIX", prefix);
+            command.env("OPAL_PREFIX", prefix).env("I_MPI_ROOT", prefix);
         }
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }
 
-    /// Whether it is of this family: `openmpi` or `mpich`.
+    /// Whether it is of this family (`openmpi`, `mpich`, `intel`), and of this version when it says one.
     #[must_use]
     pub fn is(&self, family: &str) -> bool {
         self.name.starts_with(family)
@@ -91,16 +93,65 @@ impl Mpi {
         program
     }
 
+    /// Where it was moved to, if it was.
+    #[must_use]
+    pub fn prefix(&self) -> Option<&Path> {
+        self.prefix.as_deref()
+    }
+
     /// Options of rmpirun for programs of an installation that was moved.
     #[must_use]
     pub fn options(&self) -> Vec<String> {
         let Some(prefix) = &self.prefix else { return Vec::new() };
         let prefix = prefix.display();
-        vec![
-            "-x".into(),
-            format!("OPAL_PREFIX={prefix}"),
-            "-x".into(),
-            format!("LD_LIBRARY_PATH={prefix}/lib"),
-        ]
+        let mut settings = vec![format!("LD_LIBRARY_PATH={prefix}/lib")];
+        if self.is("openmpi") {
+            settings.push(format!("OPAL_PREFIX={prefix}"));
+        }
+        if self.is("intel") {
+            // Without the second it can only talk inside the node it begins on, also under its own launcher.
+            settings.extend([format!("I_MPI_ROOT={prefix}"), "I_MPI_SPAWN=1".into()]);
+        }
+        settings.into_iter().flat_map(|setting| ["-x".into(), setting]).collect()
     }
+
+    /// Options of rmpirun that make mpi4py load this implementation's library.
+    ///
+    /// # Panics
+    /// When a program of it cannot be looked at.
+    #[must_use]
+    pub fn python_options(&self) -> Vec<String> {
+        let hello = self.program("hello");
+        let mut ldd = Command::new("ldd");
+        if let Some(prefix) = &self.prefix {
+            ldd.env("LD_LIBRARY_PATH", prefix.join("lib"));
+        }
+        let text = ldd.arg(&hello).output().expect("ldd runs").stdout;
+        let text = String::from_utf8_lossy(&text).into_owned();
+        let library =
+            text.lines().filter_map(|l| l.split_whitespace().nth(2)).find(|l| l.contains("/libmpi"));
+        let library = PathBuf::from(library.unwrap_or_else(|| panic!("no MPI library in {text}")));
+        let name = library.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let mut settings = vec![format!("MPI4PY_LIBMPI={}", library.display())];
+        // Debian gives the library of MPICH's interface another name than everybody else.
+        if let Some(version) = name.strip_prefix("libmpich.so.") {
+            let folder = hello.with_file_name("lib");
+            let alias = folder.join(format!("libmpi.so.{version}"));
+            std::fs::create_dir_all(&folder).expect("the target folder is writable");
+            if !alias.exists() {
+                std::os::unix::fs::symlink(&library, &alias).expect("the target folder is writable");
+            }
+            settings = vec![
+                format!("MPI4PY_LIBMPI={}", alias.display()),
+                format!("LD_LIBRARY_PATH={}", folder.display()),
+            ];
+        }
+        settings.into_iter().flat_map(|setting| ["-x".into(), setting]).collect()
+    }
+}
+
+/// A Python with mpi4py, as `RMPI_PYTHON` says.
+#[must_use]
+pub fn python() -> Option<PathBuf> {
+    std::env::var_os("RMPI_PYTHON").map(PathBuf::from)
 }

@@ -4,12 +4,12 @@
 #![allow(clippy::print_stdout, reason = "the matrix is what this is for")]
 
 use rmpi_tests::bins;
-use rmpi_tests::mpi::Mpi;
+use rmpi_tests::mpi::{self, Mpi};
 use rmpi_tests::procs::{self, Finished};
 use rmpi_tests::{cluster_or_skip, long};
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -26,7 +26,10 @@ enum Good {
     Fails,
 }
 
-const PROGRAMS: [(&str, u32, Good); 12] = [
+/// The Python script among the programs; it needs mpi4py.
+const SCRIPT: &str = "script";
+
+const PROGRAMS: [(&str, u32, Good); 13] = [
     ("hello", 1, Good::Line),
     ("ring", 1, Good::Line),
     ("collectives", 1, Good::Line),
@@ -36,6 +39,7 @@ const PROGRAMS: [(&str, u32, Good); 12] = [
     ("sessions", 1, Good::Line),
     ("ports", 2, Good::Line),
     ("spawn", 1, Good::Line),
+    (SCRIPT, 1, Good::Line),
     ("abort", 2, Good::Code(42)),
     ("early", 2, Good::Fails),
     ("die", 2, Good::Code(139)),
@@ -47,9 +51,9 @@ const LACKING: i32 = 77;
 /// What is known not to work, and why.
 fn excused(mpi: &Mpi, program: &str, many: bool) -> Option<&'static str> {
     match program {
-        "spawn" => Some("more ranks cannot be started yet"),
-        "ports" if mpi.is("mpich-4") => Some("its UCX netmod has no ports, nor under its own mpiexec"),
-        "ports" if mpi.is("mpich-5") => Some("refuses MPI_Open_port, also under its own mpiexec"),
+        "ports" | "spawn" if mpi.is("mpich-4") => {
+            Some("its UCX netmod has neither ports nor spawn, nor under its own mpiexec")
+        }
         "onesided" if mpi.is("openmpi-4") && many => {
             Some("it has no one-sided over TCP, nor under its own mpirun")
         }
@@ -70,46 +74,95 @@ fn judge(program: &str, ranks: u32, good: Good, done: &Finished) -> Result<(), S
     if fits { Ok(()) } else { Err(format!("code {}\nstdout: {out}\nstderr: {}", done.code, done.stderr)) }
 }
 
-/// Runs all programs; `place` puts one where the ranks see it, `command` gives rmpirun.
-fn matrix(title: &str, ranks: &[u32], place: impl Fn(PathBuf) -> PathBuf, command: impl Fn() -> Command) {
-    let implementations = Mpi::all();
-    if implementations.is_empty() {
-        println!("skipped: no MPI implementation is installed (see RMPI_MPI)");
-    }
-    let (mut table, mut wrong) = (String::new(), String::new());
-    for mpi in &implementations {
-        for (program, least, good) in PROGRAMS {
-            let _ = write!(table, "{title} {:16} {program:12}", mpi.name);
-            let excuse = excused(mpi, program, !title.starts_with("1 "));
-            for &n in ranks.iter().filter(|n| **n >= least && excuse.is_none()) {
-                let mut rmpirun = command();
-                rmpirun.args(["--oversubscribe", "-np", &n.to_string()]).args(mpi.options());
-                rmpirun.arg(place(mpi.program(program)));
-                let (done, hangs) = procs::attempt(&mut rmpirun, LIMIT);
-                let judged = judge(program, n, good, &done);
-                let word = match &judged {
-                    _ if hangs => "HANGS",
-                    _ if done.code == LACKING => "lacks it",
-                    Ok(()) => "ok",
-                    Err(_) => "WRONG",
-                };
-                let _ = write!(table, " {n}:{word}({:.1}s)", done.took.as_secs_f64());
-                if let ("HANGS" | "WRONG", Err(why)) = (word, judged) {
-                    let _ = writeln!(wrong, "{title} {} {program} with {n} ranks: {why}", mpi.name);
-                }
-            }
-            let _ = writeln!(table, "{}", excuse.unwrap_or(""));
+/// Where programs are run.
+struct Place<'a> {
+    title: String,
+    ranks: &'a [u32],
+    many: bool,
+    /// Puts a file where the ranks see it.
+    put: &'a dyn Fn(&Path) -> PathBuf,
+    /// Whether the ranks see this folder.
+    sees: &'a dyn Fn(&Path) -> bool,
+    rmpirun: &'a dyn Fn() -> Command,
+}
+
+impl Place<'_> {
+    /// The words after `rmpirun` for a program, or why it cannot be run.
+    fn words(&self, mpi: &Mpi, program: &str) -> Result<Vec<std::ffi::OsString>, &'static str> {
+        if let Some(excuse) = excused(mpi, program, self.many) {
+            return Err(excuse);
         }
+        if mpi.prefix().is_some_and(|p| !(self.sees)(p)) {
+            return Err("these hosts do not see its folder");
+        }
+        let mut words: Vec<_> = mpi.options().into_iter().map(Into::into).collect();
+        if program == "ports" && mpi.is("mpich-5") {
+            // Its other transport refuses MPI_Open_port, also under its own mpiexec.
+            words.extend(["-x", "MPIR_CVAR_CH4_NETMOD=ofi"].map(Into::into));
+        }
+        if program != SCRIPT {
+            words.push((self.put)(&mpi.program(program)).into());
+            return Ok(words);
+        }
+        let python = mpi::python().ok_or("no Python with mpi4py (see RMPI_PYTHON)")?;
+        if !(self.sees)(&python) {
+            return Err("these hosts do not see the Python with mpi4py");
+        }
+        // Later options replace earlier ones.
+        words.extend(mpi.python_options().into_iter().map(Into::into));
+        words.extend([python.into(), (self.put)(&bins::root().join("tests/mpi/script.py")).into()]);
+        Ok(words)
     }
-    println!("{table}");
-    assert!(wrong.is_empty(), "{wrong}");
+
+    /// Runs all programs, prints the table.
+    fn matrix(&self) {
+        let implementations = Mpi::all();
+        if implementations.is_empty() {
+            println!("skipped: no MPI implementation is installed (see RMPI_MPI)");
+        }
+        let (mut table, mut wrong) = (String::new(), String::new());
+        for mpi in &implementations {
+            for (program, least, good) in PROGRAMS {
+                let _ = write!(table, "{} {:16} {program:12}", self.title, mpi.name);
+                let words = match self.words(mpi, program) {
+                    Ok(words) => words,
+                    Err(why) => {
+                        let _ = writeln!(table, " {why}");
+                        continue;
+                    }
+                };
+                for &n in self.ranks.iter().filter(|n| **n >= least) {
+                    let mut rmpirun = (self.rmpirun)();
+                    rmpirun.args(["--oversubscribe", "-np", &n.to_string()]).args(&words);
+                    let (done, hangs) = procs::attempt(&mut rmpirun, LIMIT);
+                    let judged = judge(program, n, good, &done);
+                    let word = match &judged {
+                        _ if hangs => "HANGS",
+                        _ if done.code == LACKING => "lacks it",
+                        Ok(()) => "ok",
+                        Err(_) => "WRONG",
+                    };
+                    let _ = write!(table, " {n}:{word}({:.1}s)", done.took.as_secs_f64());
+                    if let ("HANGS" | "WRONG", Err(why)) = (word, judged) {
+                        let _ =
+                            writeln!(wrong, "{} {} {program} with {n} ranks: {why}", self.title, mpi.name);
+                    }
+                }
+                let _ = writeln!(table);
+            }
+        }
+        println!("{table}");
+        assert!(wrong.is_empty(), "{wrong}");
+    }
 }
 
 #[test]
 fn programs_of_other_implementations_run_on_one_node() {
     let ranks: &[u32] = if long() { &[1, 2, 3, 4, 8] } else { &[1, 2, 4] };
     let before = leftovers();
-    matrix("1 node ", ranks, |program| program, || Command::new(bins::path("rmpirun")));
+    let rmpirun = || Command::new(bins::path("rmpirun"));
+    let (put, sees) = (|file: &Path| file.to_owned(), |_: &Path| true);
+    Place { title: "1 node ".into(), ranks, many: false, put: &put, sees: &sees, rmpirun: &rmpirun }.matrix();
     let left: Vec<_> = leftovers().difference(&before).cloned().collect();
     assert!(left.is_empty(), "left behind: {left:?}");
 }
@@ -128,16 +181,55 @@ fn programs_of_other_implementations_run_on_many_nodes() {
     let Some(cluster) = cluster_or_skip(nodes, None) else { return };
     let bin = cluster.install(&["rmpirun", "rmpid"]);
     let ranks: &[u32] = if long() { &[4, 8] } else { &[4] };
-    matrix(
-        &format!("{nodes} nodes"),
-        ranks,
-        |program| cluster.share(&program),
-        || {
-            let mut command = cluster.command("n0", bin.join("rmpirun"));
-            command.arg("--hostfile").arg(cluster.hostfile());
-            // What a test's own terminal or job has set is of no use on these hosts.
-            command.args(["--map-by", "node"]);
-            command
-        },
-    );
+    let put = |file: &Path| cluster.share(file);
+    let sees = |folder: &Path| {
+        cluster.command("n1", "test").arg("-e").arg(folder).status().is_ok_and(|s| s.success())
+    };
+    let rmpirun = || {
+        let mut command = cluster.command("n0", bin.join("rmpirun"));
+        command.arg("--hostfile").arg(cluster.hostfile());
+        // What a test's own terminal or job has set is of no use on these hosts.
+        command.args(["--map-by", "node"]);
+        command
+    };
+    let title = format!("{nodes} nodes");
+    Place { title, ranks, many: true, put: &put, sees: &sees, rmpirun: &rmpirun }.matrix();
+}
+
+/// A benchmark from Debian that runs on two ranks in a folder of its own; what it wrote to `result`.
+fn benchmark(words: &[&str], input: Option<(&str, &str)>, result: &str) -> Option<String> {
+    let program = Path::new("/usr/bin").join(words[0]);
+    if !program.exists() {
+        println!("skipped: {} is not installed", words[0]);
+        return None;
+    }
+    let folder = std::env::temp_dir().join(format!("rmpi-mpi-{}-{}", words[0], std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a folder of our own");
+    if let Some((name, text)) = input {
+        std::fs::write(folder.join(name), text).expect("a folder of our own");
+    }
+    let mut rmpirun = Command::new(bins::path("rmpirun"));
+    rmpirun.args(["--oversubscribe", "-np", "2"]).arg(program).args(&words[1..]).current_dir(&folder);
+    let done = procs::run(&mut rmpirun, LIMIT);
+    let written = std::fs::read_to_string(folder.join(result));
+    std::fs::remove_dir_all(&folder).expect("it was ours");
+    assert_eq!(done.code, 0, "{words:?}: {}", done.stderr);
+    Some(written.expect("it leaves its result in a file"))
+}
+
+#[test]
+fn netpipe_from_debian_runs() {
+    let words = ["NPopenmpi", "-u", "65536", "-n", "5", "-o", "result"];
+    let Some(result) = benchmark(&words, None, "result") else { return };
+    // A line a size: bytes, megabits a second, seconds.
+    let sizes: Vec<u64> = result.lines().filter_map(|l| l.split_whitespace().next()?.parse().ok()).collect();
+    assert!(sizes.contains(&65536) && sizes.is_sorted(), "{result}");
+}
+
+#[test]
+fn hpcc_from_debian_runs() {
+    let input = include_str!("../mpi/hpccinf.txt");
+    let Some(result) = benchmark(&["hpcc"], Some(("hpccinf.txt", input)), "hpccoutf.txt") else { return };
+    assert!(result.contains("\nSuccess=1\n") && result.contains(" PASSED"), "{result}");
+    assert!(!result.contains(" FAILED"), "{result}");
 }

@@ -5,6 +5,7 @@ mod build;
 mod contract;
 mod demo;
 mod fuzz;
+mod mpi;
 mod package;
 mod stage;
 mod test;
@@ -17,6 +18,7 @@ cargo xtask test [--long]      run all tests, installing what they need when roo
                  --long        also those that take minutes
 cargo xtask contract [WORD]    check the command-line contract, or the rows with WORD in them
 cargo xtask fuzz [SECONDS]     replay the fuzz seeds, then fuzz every target that long (60)
+cargo xtask mpi                the programs of tests/mpi with every MPI implementation we can get, as a table
 cargo xtask bench [WORDS]      measure against other implementations; --help says how
 cargo xtask package            one rmpirun file that carries its static daemon, in target/package
 ";
@@ -36,6 +38,7 @@ fn main() -> ExitCode {
             Ok(())
         }
         ["bench", ref words @ ..] => bench::run(words),
+        ["mpi"] => mpi::run(),
         ["package"] => package::run(),
         _ => Err(USAGE.to_owned()),
     };

@@ -1,17 +1,24 @@
 //! `cargo xtask test`: all tests, with what they need installed when we may.
 
-use crate::build;
 use crate::stage::{self, cargo, have, is_root, say};
+use crate::{build, mpi};
 use std::process::Command;
 
-/// What the tests use: a program to look for, the Debian package that has it, and what is skipped without.
-const NEEDS: [(&str, &str, &str); 6] = [
-    ("sshd", "openssh-server", "tests against real OpenSSH hosts"),
-    ("ssh", "openssh-client", "the differential test of the client configuration"),
-    ("ip", "iproute2", "the namespace cluster"),
-    ("unshare", "util-linux", "the namespace cluster"),
-    ("fish", "fish", "starting the daemon from a fish login shell"),
-    ("tcsh", "tcsh", "starting the daemon from a csh login shell"),
+/// What tests use: a program to look for, the Debian packages that have it and what it needs, and what is skipped
+/// without.
+pub(crate) type Need = (&'static str, &'static [&'static str], &'static str);
+
+const NEEDS: [Need; 3] = [
+    ("ssh", &["openssh-client"], "the differential test of the client configuration"),
+    ("fish", &["fish"], "starting the daemon from a fish login shell"),
+    ("tcsh", &["tcsh"], "starting the daemon from a csh login shell"),
+];
+
+/// What the hosts of tests are made with.
+pub(crate) const CLUSTER: [Need; 3] = [
+    ("sshd", &["openssh-server"], "tests against real OpenSSH hosts"),
+    ("ip", &["iproute2"], "the namespace cluster"),
+    ("unshare", &["util-linux"], "the namespace cluster"),
 ];
 
 /// Runs everything; `long` adds the tests that take minutes.
@@ -19,7 +26,7 @@ const NEEDS: [(&str, &str, &str); 6] = [
 /// # Errors
 /// The first stage that fails.
 pub(crate) fn run(long: bool) -> Result<(), String> {
-    install()?;
+    install(&[&NEEDS[..], &CLUSTER[..], &mpi::DEBIAN[..]].concat())?;
     let bin = build::release()?;
     let mut tests = cargo(&["test", "--workspace", "--locked", "--no-fail-fast"]);
     tests.env("RMPI_BIN_DIR", &bin);
@@ -29,13 +36,19 @@ pub(crate) fn run(long: bool) -> Result<(), String> {
     stage::run("tests", &mut tests)
 }
 
-fn install() -> Result<(), String> {
-    let missing: Vec<_> = NEEDS.iter().filter(|(program, ..)| !have(program)).collect();
+/// Installs what is missing when we may, else says what will be skipped.
+///
+/// # Errors
+/// Packages that do not install.
+pub(crate) fn install(needs: &[Need]) -> Result<(), String> {
+    let missing: Vec<_> = needs.iter().filter(|(program, ..)| !have(program)).collect();
     if missing.is_empty() {
         return Ok(());
     }
     if is_root() && have("apt-get") {
-        let mut packages: Vec<&str> = missing.iter().map(|(_, package, _)| *package).collect();
+        let mut packages: Vec<&str> =
+            missing.iter().flat_map(|(_, packages, _)| *packages).copied().collect();
+        packages.sort_unstable();
         packages.dedup();
         let apt = |args: &[&str]| {
             let mut command = Command::new("apt-get");
@@ -46,8 +59,9 @@ fn install() -> Result<(), String> {
         apt(&["update"])?;
         return apt(&[&["install", "--no-install-recommends"], &packages[..]].concat());
     }
-    for (program, package, what) in missing {
-        say(&format!("xtask: skipped: {what} ({program} is missing; it is in the package {package})"));
+    for (program, packages, what) in missing {
+        let packages = packages.join(", ");
+        say(&format!("xtask: skipped: {what} ({program} is missing; it is in {packages})"));
     }
     Ok(())
 }
