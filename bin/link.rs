@@ -1,30 +1,42 @@
 //! Shared by the build scripts of the programs whose start counts: a process of a launch begins in half the time
-//! when its program has nothing to relocate (page by page, 3 microseconds each on a virtual machine) and one library
-//! less to load. What is given up is the random placement of the program itself, not of its stack, heap or libraries.
+//! when its program has nothing to load and nothing to relocate (each page touched on the way costs some
+//! microseconds). What is given up is the random placement of the program itself, not of its stack and heap; and that a
+//! static program must not look up names and users through the C library, whose plug-ins it could not load:
+//! `rmpi_ssh::names` is the way.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Links this package's programs at fixed addresses and with the C compiler's unwinder inside, where that is
-/// possible.
+/// The C library and what it needs, static, under the names that the standard library asks for: linker scripts.
+/// The compiler's unwinder belongs to it.
+const WHOLE: [(&str, &str); 3] = [
+    ("libgcc_s.so", "INPUT(-l:libgcc_eh.a -l:libgcc.a)\n"),
+    ("libm.so", "INPUT(-l:libm.a)\n"),
+    ("libc.so", "GROUP(-l:libc.a -l:libgcc_eh.a -l:libgcc.a)\n"),
+];
+/// What those scripts name.
+const ARCHIVES: [&str; 4] = ["libc.a", "libm.a", "libgcc_eh.a", "libgcc.a"];
+
+/// Links this package's programs at fixed addresses, and statically where the C library can be had so.
 pub(crate) fn for_a_quick_start() {
     println!("cargo::rerun-if-changed=../link.rs");
     let is = |name: &str, value: &str| std::env::var(name).is_ok_and(|v| v == value);
-    // A statically linked one is placed by its own flags.
-    let fixed =
+    // One that is asked to be static is placed by its own flags.
+    let asked =
         std::env::var("CARGO_CFG_TARGET_FEATURE").is_ok_and(|f| f.split(',').any(|f| f == "crt-static"));
-    if fixed || !is("CARGO_CFG_TARGET_OS", "linux") || !is("CARGO_CFG_TARGET_ENV", "gnu") {
+    if asked || !is("CARGO_CFG_TARGET_OS", "linux") || !is("CARGO_CFG_TARGET_ENV", "gnu") {
         return;
     }
     println!("cargo::rustc-link-arg-bins=-no-pie");
     let native = std::env::var("HOST") == std::env::var("TARGET");
+    if !native || !ARCHIVES.iter().all(|name| has(name)) {
+        return;
+    }
     let out = PathBuf::from(std::env::var_os("OUT_DIR").unwrap_or_default());
-    if native && has("libgcc_eh.a") && has("libgcc.a") {
-        // The name that the standard library asks for, as a linker script.
-        let script = std::fs::write(out.join("libgcc_s.so"), "INPUT(-l:libgcc_eh.a -l:libgcc.a)\n");
-        if script.is_ok() {
-            println!("cargo::rustc-link-search=native={}", out.display());
-        }
+    if WHOLE.iter().all(|(name, script)| std::fs::write(out.join(name), script).is_ok()) {
+        // For the programs only: tests of the package are linked as usual.
+        println!("cargo::rustc-link-arg-bins=-L{}", out.display());
+        println!("cargo::rustc-link-arg-bins=-static");
     }
 }
 

@@ -4,8 +4,6 @@
 use nix::sys::signal::{SigSet, Signal};
 use rmpi_cli::SignalRules;
 use rmpi_launch::Control;
-use std::fs::File;
-use std::io::Read as _;
 
 /// The third SIGINT leaves at once; the daemons clean up by themselves.
 const INTERRUPTS_MAX: u32 = 3;
@@ -32,7 +30,7 @@ const TAKEN: [Signal; 10] = [
 
 /// Blocks what will be taken. Must be called before any thread is started.
 pub(crate) fn block(rules: &SignalRules) -> SigSet {
-    let ignored = ignored_mask();
+    let ignored = rmpi_daemon::ignored_signals();
     let is_ignored = |s: Signal| ignored >> (s as u64 - 1) & 1 == 1;
     let asked = rules.forward.iter().chain(&rules.handle).flatten();
     let asked = asked.filter_map(|&n| Signal::try_from(n).ok());
@@ -43,16 +41,6 @@ pub(crate) fn block(rules: &SignalRules) -> SigSet {
         set = SigSet::empty();
     }
     set
-}
-
-/// The mask of ignored signals, bit 0 for signal 1 (`proc_pid_status(5)`).
-fn ignored_mask() -> u64 {
-    // One read takes all of it.
-    let mut status = [0; 8192];
-    let read = File::open("/proc/self/status").and_then(|mut file| file.read(&mut status));
-    let text = String::from_utf8_lossy(&status[..read.unwrap_or(0)]);
-    let line = text.lines().find_map(|l| l.strip_prefix("SigIgn:"));
-    line.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0)
 }
 
 /// Passes a signal on; `interrupts` counts. Signals that are always forwarded are dropped where the user named

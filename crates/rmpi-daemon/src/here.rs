@@ -6,7 +6,7 @@
 //! the worker says so, and ends with the worker's exit code; the worker is in a session of its own, out of the
 //! terminal's reach.
 
-use crate::node::{self, FileLimit};
+use crate::node::{self, FileLimit, Survey};
 use crate::topo::Caches;
 use crate::{entry, family, sys, worker};
 use nix::fcntl::OFlag;
@@ -95,18 +95,19 @@ impl Here {
 
     /// Serves the launcher, as [`crate::main`] does, to the end of its stream or of the guard. Must be awaited on
     /// the process's main thread in a `LocalSet`. Every child that this process has is reaped here. `caches` says
-    /// whether ranks are placed by caches.
+    /// whether ranks are placed by caches, `identity` whether this node has to be told apart from others.
     ///
     /// # Errors
     /// What the kernel refuses, and a launcher that does not greet as one.
     pub async fn serve(
         self,
         caches: bool,
+        identity: bool,
         input: impl AsyncRead + Unpin + 'static,
         output: impl AsyncWrite + Unpin + 'static,
     ) -> io::Result<()> {
         let caches = if caches { Caches::Read } else { Caches::Assumed };
-        worker::serve(input, output, self.alive, self.files, caches).await
+        worker::serve(input, output, self.alive, self.files, Survey { caches, identity }).await
     }
 }
 

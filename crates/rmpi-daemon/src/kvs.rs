@@ -18,7 +18,8 @@ use tokio::task::{AbortHandle, spawn_local};
 const MAX_OPEN: usize = 1024;
 /// Bytes of answers not yet taken at which a rank is not heard any more.
 const MAX_ANSWERS: usize = 8 << 20;
-/// Bytes read at once.
+/// Bytes read at once at first, and at most: a rank that says nothing costs little.
+const FIRST: usize = 1 << 10;
 const CHUNK: usize = 64 << 10;
 /// Bytes read at once of a client that speaks PMI, whose messages are lines.
 const PMI_CHUNK: usize = 4 << 10;
@@ -146,6 +147,7 @@ async fn read_raw(socket: &mut tcp::OwnedReadHalf, load: &Load, give: &impl Fn(H
 async fn read(mut socket: OwnedReadHalf, load: &Load, give: impl Fn(Heard)) -> Result<(), String> {
     let mut buffer = Vec::new();
     let mut pmi = false;
+    let mut room = FIRST;
     loop {
         while load.open.get() >= MAX_OPEN || load.bytes.get() >= MAX_ANSWERS {
             load.less.notified().await;
@@ -172,9 +174,10 @@ async fn read(mut socket: OwnedReadHalf, load: &Load, give: impl Fn(Heard)) -> R
             Ok(None) => {}
             Err(error) => return Err(error.to_string()),
         }
-        buffer.reserve(CHUNK);
+        buffer.reserve(room);
         match socket.read_buf(&mut buffer).await {
             Ok(0) | Err(_) => return Ok(()),
+            Ok(n) if n >= room => room = CHUNK,
             Ok(_) => {}
         }
     }

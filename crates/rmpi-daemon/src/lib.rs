@@ -19,6 +19,7 @@ mod prepare;
 mod rank_vars;
 mod spawn;
 mod stacks;
+mod status;
 mod stdio;
 mod sys;
 mod topo;
@@ -31,9 +32,14 @@ mod testing;
 use entry::complain;
 pub use entry::{Forked, HIDDEN_WORD, fork, main};
 pub use here::{Here, guarded, leave};
+pub use status::ignored_signals;
 
 /// The CPUs this process may use, as a daemon here would report them.
 #[must_use]
 pub fn topology() -> rmpi_types::Topology {
-    topo::read(std::path::Path::new("/"), &topo::affinity().unwrap_or_default(), topo::Caches::Read)
+    topo::read(
+        std::path::Path::new("/"),
+        &status::Status::get().cpus.clone().unwrap_or_default(),
+        topo::Caches::Read,
+    )
 }

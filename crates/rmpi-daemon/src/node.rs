@@ -3,7 +3,7 @@
 use crate::passwd;
 use crate::topo::{self, Caches};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use rmpi_types::{NodeId, NodeReport};
+use rmpi_types::{CpuSet, NodeId, NodeReport};
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -16,15 +16,28 @@ pub(crate) fn wall_us() -> u64 {
     u64::try_from(now.as_micros()).unwrap_or(u64::MAX)
 }
 
-/// Examines the node. `nofile` is the hard limit of open files.
-pub(crate) fn report(nofile: u64, caches: Caches) -> NodeReport {
-    let allowed = topo::affinity().unwrap_or_default();
+/// How closely a node is looked at: reading the kernel's files is a good part of a small job's launch.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Survey {
+    /// Its caches.
+    pub(crate) caches: Caches,
+    /// What tells it apart from other nodes.
+    pub(crate) identity: bool,
+}
+
+impl Survey {
+    /// Everything.
+    pub(crate) const WHOLE: Self = Self { caches: Caches::Read, identity: true };
+}
+
+/// Examines the node. `nofile` is the hard limit of open files, `allowed` are the CPUs of this process.
+pub(crate) fn report(nofile: u64, allowed: &CpuSet, survey: Survey) -> NodeReport {
     let hostname = nix::unistd::gethostname().unwrap_or_default();
     NodeReport {
-        id: identity(),
+        id: if survey.identity { identity() } else { NodeId("here".into()) },
         hostname: hostname.to_string_lossy().into_owned(),
         pid: std::process::id(),
-        topology: topo::read(Path::new("/"), &allowed, caches),
+        topology: topo::read(Path::new("/"), allowed, survey.caches),
         home: passwd::home(),
         nofile,
         wall_us: wall_us(),
@@ -69,7 +82,7 @@ mod tests {
 
     #[test]
     fn the_report_is_about_here() {
-        let report = report(1024, Caches::Read);
+        let report = report(1024, &CpuSet::default(), Survey::WHOLE);
         assert!(!report.id.0.is_empty() && !report.hostname.is_empty());
         assert_eq!(report.id, identity());
     }

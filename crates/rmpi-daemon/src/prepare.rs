@@ -189,7 +189,7 @@ impl Prepared {
         &self.launch
     }
 
-    /// Starts the ranks: the batch on its way, and our ends of their descriptors.
+    /// Starts the ranks: the batch on its way, and our ends of their descriptors. `reset` as [`Batch::start`] has it.
     ///
     /// # Errors
     /// A table that does not fit, or descriptors or processes exhausted; nothing is left running.
@@ -197,6 +197,7 @@ impl Prepared {
         self,
         table: &EndpointTable,
         pmix: Option<(&PmixServer, u16)>,
+        reset: u64,
     ) -> Result<(Batch, Vec<RankEnds>), LaunchFault> {
         let boot = rmpi_wire::boot::build(&self.launch, table)
             .map_err(|e| LaunchFault::fatal(Stage::Wire, e.to_string()))?;
@@ -244,7 +245,7 @@ impl Prepared {
             ends.push(ours);
             Ok(Child { program, env, cpus: rank.cpus.clone(), fds, nofile })
         });
-        let batch = Batch::start(children).map_err(exhausted)?;
+        let batch = Batch::start(children, reset).map_err(exhausted)?;
         Ok((batch, ends))
     }
 

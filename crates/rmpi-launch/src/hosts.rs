@@ -28,11 +28,10 @@ pub(crate) fn needs_no_way(reach: &Reach) -> bool {
 
 /// An address of a name, for `--advertise`. May ask a name server: only for names the user gave for this.
 pub(crate) fn resolve(name: &str) -> Option<IpAddr> {
-    use std::net::ToSocketAddrs as _;
     if let Ok(ip) = name.trim_matches(['[', ']']).parse() {
         return Some(ip);
     }
-    (name, 0).to_socket_addrs().ok()?.next().map(|a| a.ip())
+    rmpi_ssh::names::addresses(name).ok()?.into_iter().next()
 }
 
 fn is_own_name(name: &str) -> bool {

@@ -113,6 +113,8 @@ impl Drop for Running {
 
 /// Bytes on their way between the launcher and a worker in the same process.
 const IN_MEMORY: usize = 256 << 10;
+/// Events taken at once from the kernel by a job of this machine.
+const EVENTS: usize = 128;
 
 /// Runs a job on the calling thread; see [`crate::Job::run_here`].
 pub(crate) fn here(
@@ -122,7 +124,12 @@ pub(crate) fn here(
     on_event: impl FnMut(Event) + Send + 'static,
 ) -> io::Result<Outcome> {
     let worker = own_daemon(&mut config, signals);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    if worker.is_some() {
+        // No stream of another host: room for fewer at once, in less memory.
+        runtime.max_io_events_per_tick(EVENTS);
+    }
+    let runtime = runtime.enable_all().build()?;
     let (control, inbox) = queue::unbounded_channel();
     let mut worker = worker.map(|worker| {
         let (ours, theirs) = tokio::io::duplex(IN_MEMORY);
@@ -132,6 +139,7 @@ pub(crate) fn here(
     let hosts = &config.spec.hosts;
     let caches = config.spec.placement.by_caches()
         || hosts.iter().any(|h| h.bind_to.as_ref().is_some_and(BindTo::by_caches));
+    let identity = hosts.len() > 1;
     let job = driver::run(Arc::new(config), Events::call(on_event), control.clone(), inbox);
     let control = Control(control);
     let outcome = LocalSet::new().block_on(&runtime, async {
@@ -141,7 +149,7 @@ pub(crate) fn here(
         };
         let serving = worker.take().map(|(here, stream)| {
             let (input, output) = tokio::io::split(stream);
-            spawn_local(here.serve(caches, input, output))
+            spawn_local(here.serve(caches, identity, input, output))
         });
         let mut job = pin!(job);
         let outcome = loop {

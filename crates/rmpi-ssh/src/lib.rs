@@ -8,11 +8,13 @@ pub mod client;
 pub mod config;
 pub mod keys;
 pub mod known_hosts;
+pub mod names;
 pub mod retry;
 pub mod server;
 
 mod base64;
 mod glob;
+mod users;
 
 pub use client::{Connector, ExitStatus, RemoteProcess, Session, Target};
 pub use keys::KeyPair;

@@ -89,10 +89,10 @@ unsafe fn call(number: libc::c_long, args: [usize; 5]) -> isize {
 /// The kernel's `struct sigaction` for `SIG_DFL`: all zero, whatever the layout.
 static DEFAULT_ACTION: [u64; ACTION_WORDS] = [0; ACTION_WORDS];
 /// More words than any kernel's `struct sigaction` has.
-pub(super) const ACTION_WORDS: usize = 8;
+const ACTION_WORDS: usize = 8;
 static EMPTY_MASK: u64 = 0;
 /// Bytes of the kernel's signal set.
-pub(super) const KERNEL_SIGSET_BYTES: usize = 8;
+const KERNEL_SIGSET_BYTES: usize = 8;
 
 /// Entry of the child. Returns only when something failed; `clone`'s wrapper then ends the process.
 pub(super) extern "C" fn child_main(plan: *mut c_void) -> c_int {

@@ -23,7 +23,7 @@ use child::{Plan, child_main};
 pub(crate) use child::{RECORD, Step};
 
 /// Bytes of stack for the short life between `clone` and `exec`.
-const STACK: usize = 64 << 10;
+const STACK: usize = 8 << 10;
 /// Descriptors below this are the ranks' own; sources are moved above it.
 const LOWEST_SOURCE: RawFd = 16;
 
@@ -97,12 +97,16 @@ pub(crate) struct Batch {
 
 impl Batch {
     /// Starts all children, each as soon as it is given: what a child's descriptors cost it, and how long the
-    /// others wait, must not grow with the descriptors of all. On an error none is left running.
+    /// others wait, must not grow with the descriptors of all. On an error none is left running. `reset` are the
+    /// signals that get their default action, bit 0 for signal 1: those that this process ignores or handles.
     ///
     /// # Errors
     /// The first that `children` gives; what `pipe`, `fcntl` or `clone` say (descriptors or processes
     /// exhausted).
-    pub(crate) fn start(children: impl IntoIterator<Item = io::Result<Child>>) -> io::Result<Self> {
+    pub(crate) fn start(
+        children: impl IntoIterator<Item = io::Result<Child>>,
+        reset: u64,
+    ) -> io::Result<Self> {
         let (report, write) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
         let write = lift(write.as_fd())?.unwrap_or(write);
         let mut batch = Self {
@@ -116,7 +120,7 @@ impl Batch {
         // A handler of ours must not run in a child on our memory: all signals stay blocked until its exec.
         let mut before = SigSet::empty();
         pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), Some(&mut before))?;
-        let started = batch.start_all(children, write.as_raw_fd());
+        let started = batch.start_all(children, write.as_raw_fd(), reset);
         pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&before), None)?;
         drop(write);
         started.map(|()| batch)
@@ -126,9 +130,10 @@ impl Batch {
         &mut self,
         children: impl IntoIterator<Item = io::Result<Child>>,
         report: RawFd,
+        reset: u64,
     ) -> io::Result<()> {
         let parent = i32::try_from(std::process::id()).unwrap_or(i32::MAX);
-        let common = Common { parent, report, reset: not_default() };
+        let common = Common { parent, report, reset };
         for (index, child) in children.into_iter().enumerate() {
             let held = hold(child?, index, &common)?;
             self.held.push(held);
@@ -246,25 +251,6 @@ struct Common {
     parent: i32,
     report: RawFd,
     reset: u64,
-}
-
-/// The signals this process ignores or handles, bit 0 for signal 1: what a child has to reset.
-fn not_default() -> u64 {
-    let mut set = 0;
-    for signal in 1..=64 {
-        let mut action = [0u64; child::ACTION_WORDS];
-        let buffer = action.as_mut_ptr();
-        let none = std::ptr::null::<u64>();
-        // SAFETY: asks only; the buffer is larger than any kernel's `struct sigaction`.
-        let ret = unsafe {
-            libc::syscall(libc::SYS_rt_sigaction, signal, none, buffer, child::KERNEL_SIGSET_BYTES)
-        };
-        // The handler comes first; SIG_DFL is 0. A signal that cannot be asked about is reset.
-        if ret != 0 || action[0] != 0 {
-            set |= 1 << (signal - 1);
-        }
-    }
-    set
 }
 
 fn hold(child: Child, index: usize, common: &Common) -> io::Result<Held> {

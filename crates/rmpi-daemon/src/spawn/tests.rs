@@ -17,6 +17,10 @@ fn program(argv: &[&str]) -> Arc<Program> {
     })
 }
 
+fn start(children: impl IntoIterator<Item = io::Result<Child>>) -> Batch {
+    Batch::start(children, crate::status::Status::get().not_default()).unwrap()
+}
+
 fn child(program: &Arc<Program>, out: OwnedFd) -> Child {
     let null = Arc::new(OwnedFd::from(std::fs::File::open("/dev/null").unwrap()));
     Child {
@@ -45,7 +49,7 @@ fn reap(pid: i32) -> i32 {
 fn children_get_their_world() {
     let script = "echo $SHARED$OWN $(pwd) $(ps -o pgid= -p $$ | tr -d ' ') $$ $(ls /proc/$$/fd | tr '\\n' ,)";
     let (mut read, write) = pipe();
-    let mut batch = Batch::start([Ok(child(&program(&["/bin/sh", "-c", script]), write))]).unwrap();
+    let mut batch = start([Ok(child(&program(&["/bin/sh", "-c", script]), write))]);
     let pid = batch.pids()[0];
     assert_eq!(batch.wait().unwrap(), []);
     drop(batch);
@@ -74,7 +78,7 @@ fn faults_carry_step_and_errno_and_harmless_ones_do_not_stop() {
     unbindable.cpus = Some([60_000].into_iter().collect());
     let children =
         vec![child(&missing, pipe().1), child(&fine, pipe().1), child(&elsewhere, pipe().1), unbindable];
-    let mut batch = Batch::start(children.into_iter().map(Ok)).unwrap();
+    let mut batch = start(children.into_iter().map(Ok));
     let faults = batch.wait().unwrap();
     let expected = [
         ExecFault { index: 0, step: Step::Exec, errno: libc::ENOENT },
@@ -91,7 +95,7 @@ fn faults_carry_step_and_errno_and_harmless_ones_do_not_stop() {
 fn signal_dispositions_and_mask_are_reset() {
     let (mut read, write) = pipe();
     let status = program(&["/bin/grep", "-E", "^Sig(Blk|Ign)", "/proc/self/status"]);
-    let mut batch = Batch::start([Ok(child(&status, write))]).unwrap();
+    let mut batch = start([Ok(child(&status, write))]);
     batch.wait().unwrap();
     let pid = batch.pids()[0];
     let mut text = String::new();
@@ -105,7 +109,7 @@ fn signal_dispositions_and_mask_are_reset() {
 fn a_batch_given_up_leaves_nothing() {
     let sleeper = program(&["/bin/sleep", "1000"]);
     let children: Vec<_> = (0..4).map(|_| child(&sleeper, pipe().1)).collect();
-    let batch = Batch::start(children.into_iter().map(Ok)).unwrap();
+    let batch = start(children.into_iter().map(Ok));
     let pids = batch.pids().to_vec();
     drop(batch);
     for pid in pids {
@@ -121,14 +125,14 @@ fn spawn_times() {
     for n in [1, 8, 64] {
         let mut times: Vec<f64> = (0..50)
             .map(|_| {
-                let start = Instant::now();
+                let begun = Instant::now();
                 let (reads, children): (Vec<_>, Vec<_>) = (0..n)
                     .map(|_| {
                         let (read, write) = pipe();
                         (read, child(&program, write))
                     })
                     .unzip();
-                let mut batch = Batch::start(children.into_iter().map(Ok)).unwrap();
+                let mut batch = start(children.into_iter().map(Ok));
                 batch.wait().unwrap();
                 let pids = batch.pids().to_vec();
                 drop(batch);
@@ -136,7 +140,7 @@ fn spawn_times() {
                     read.read_to_end(&mut Vec::new()).unwrap();
                 }
                 pids.into_iter().for_each(|p| assert_eq!(reap(p), 0));
-                start.elapsed().as_secs_f64() * 1e3
+                begun.elapsed().as_secs_f64() * 1e3
             })
             .collect();
         times.sort_by(f64::total_cmp);

@@ -29,6 +29,10 @@ fn nvidia(root: &Path) -> Vec<Option<String>> {
     let mut addresses: Vec<String> =
         known.filter_map(|e| Some(e.file_name().to_str()?.to_ascii_lowercase())).collect();
     addresses.sort();
+    // The driver is there, or a container has been given some of its devices.
+    if addresses.is_empty() && !root.join("dev/nvidiactl").exists() {
+        return Vec::new();
+    }
     let files = numbered(&root.join("dev"), "nvidia").len();
     match addresses.len() {
         // A container shows all devices there, but only its own as files.

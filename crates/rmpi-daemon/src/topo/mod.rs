@@ -28,15 +28,10 @@ pub(crate) fn read(root: &Path, allowed: &CpuSet, caches: Caches) -> Topology {
         .and_then(|t| CpuSet::parse_list(&t))
         .filter(|s| !s.is_empty())
         .unwrap_or_else(|| each_online(&system.join("cpu")));
-    let groups = cgroup::Groups::read(root);
-    let allowed = groups
-        .cpuset()
-        .filter(|s| s.iter().any(|c| allowed.contains(c)))
-        .map_or_else(|| allowed.clone(), |set| set.iter().filter(|&c| allowed.contains(c)).collect());
     let numa = numa_of(&system.join("node"));
     let mut known = Known::default();
     let raw = online.iter().filter_map(|cpu| Raw::read(&system, cpu, &numa, caches, &mut known)).collect();
-    let quota_milli = groups.quota_milli();
+    let quota_milli = cgroup::Groups::read(root).quota_milli();
     let mut cpus = number(raw);
     // The system's numbers of NUMA nodes and ours.
     let ours = cpus.iter().filter_map(|c| Some((*numa.get(&c.os)?, c.numa))).collect();
@@ -197,7 +192,7 @@ fn numbered(dir: &Path, prefix: &str) -> Vec<u32> {
 
 /// A small file of the kernel's. Not by `std::fs`, which asks for a size first: there are hundreds. A read that
 /// does not fill the buffer was the last: such a file is made whole when it is read.
-fn text(path: &Path) -> Option<String> {
+pub(crate) fn text(path: &Path) -> Option<String> {
     let mut file = std::fs::File::open(path).ok()?;
     let mut bytes = Vec::new();
     let mut chunk = [0; 4096];
@@ -227,19 +222,6 @@ fn parse_mask(text: &str) -> Option<CpuSet> {
         (0..32).filter(|b| bits & (1 << b) != 0).for_each(|b| set.insert(base + b));
     }
     Some(set)
-}
-
-/// The affinity mask of this process, of any size.
-///
-/// # Errors
-/// What `/proc/self/status` says, or that it has no such line.
-pub(crate) fn affinity() -> std::io::Result<CpuSet> {
-    let status = text(Path::new("/proc/self/status")).ok_or_else(std::io::Error::last_os_error)?;
-    status
-        .lines()
-        .find_map(|l| l.strip_prefix("Cpus_allowed_list:"))
-        .and_then(CpuSet::parse_list)
-        .ok_or_else(|| std::io::Error::other("no Cpus_allowed_list in /proc/self/status"))
 }
 
 #[cfg(test)]

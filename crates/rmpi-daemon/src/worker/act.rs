@@ -96,7 +96,7 @@ impl Worker {
         self.serve_space(space);
         let port = self.door.as_ref().map(|d| d.port);
         let pmix = self.serving.servers.pmix().zip(port).filter(|_| prepared.launch().mpi.pmi.pmix());
-        match prepared.start(table, pmix) {
+        match prepared.start(table, pmix, self.reset) {
             Ok((batch, ends)) => {
                 let procs = ends.iter().map(|e| e.proc).collect();
                 let pids = batch.pids().to_vec();

@@ -11,11 +11,11 @@ mod serve;
 use crate::env::Vars;
 use crate::kvs::Requests;
 use crate::lines::Tail;
-use crate::node::{self, FileLimit};
+use crate::node::{self, FileLimit, Survey};
 use crate::prepare::{Prepared, RankEnds};
 use crate::spawn::Batch;
+use crate::status::Status;
 use crate::stdio::{self, Credit, Taken, Unread};
-use crate::topo::Caches;
 use crate::uplink::{self, End, Queue};
 use crate::{family, passwd, sys};
 use bytes::Bytes;
@@ -84,6 +84,8 @@ struct Worker {
     files: FileLimit,
     topology: Topology,
     oom_before: u64,
+    /// Signals that ranks get with their default action.
+    reset: u64,
     prepared: Option<Prepared>,
     programs: HashMap<ProcId, std::ffi::OsString>,
     starting: Option<Starting>,
@@ -104,7 +106,7 @@ pub(crate) fn main(control: (OwnedFd, OwnedFd), guard: OwnedFd) -> u8 {
     let done = runtime.and_then(|runtime| {
         LocalSet::new().block_on(&runtime, async {
             let (input, output) = (End::new(control.0)?, End::new(control.1)?);
-            serve(input, output, guard, node::raise_files(), Caches::Read).await
+            serve(input, output, guard, node::raise_files(), Survey::WHOLE).await
         })
     });
     match done {
@@ -118,7 +120,7 @@ pub(crate) fn main(control: (OwnedFd, OwnedFd), guard: OwnedFd) -> u8 {
 
 /// Serves a launcher to the end of its stream, of `guard`, or of the job. Runs on the process's main thread, in a
 /// `LocalSet`; children of this process that are no ranks are reaped unseen. `files` are the limits for ranks,
-/// `caches` says how closely the node is to be examined.
+/// `survey` says how closely the node is to be examined.
 ///
 /// # Errors
 /// What the kernel refuses, and a launcher that does not greet as one.
@@ -127,9 +129,9 @@ pub(crate) async fn serve(
     output: impl AsyncWrite + Unpin + 'static,
     guard: OwnedFd,
     files: FileLimit,
-    caches: Caches,
+    survey: Survey,
 ) -> io::Result<()> {
-    let done = run(input, output, guard, files, caches).await;
+    let done = run(input, output, guard, files, survey).await;
     // Normally there is nothing; whatever the way out, nothing may stay.
     family::end_all(ORPHAN_LIMIT, |_| {});
     done
@@ -140,7 +142,7 @@ async fn run(
     mut output: impl AsyncWrite + Unpin + 'static,
     guard: OwnedFd,
     files: FileLimit,
-    caches: Caches,
+    survey: Survey,
 ) -> io::Result<()> {
     let mut children = SigSet::empty();
     children.add(Signal::SIGCHLD);
@@ -150,7 +152,8 @@ async fn run(
     let guard = stdio::nonblocking(guard)?;
     uplink::say_hello(&mut output).await.map_err(io::Error::other)?;
     // The launcher's hello is on its way meanwhile.
-    let report = node::report(files.hard, caches);
+    let status = Status::get();
+    let report = node::report(files.hard, &status.cpus.clone().unwrap_or_default(), survey);
     tokio::select! {
         heard = uplink::hear_hello(&mut input) => heard.map_err(io::Error::other)?,
         _ = guard.readable() => return Ok(()),
@@ -177,6 +180,7 @@ async fn run(
         }
     });
     let mut worker = Worker::new(up, events, files);
+    worker.reset = status.not_default();
     worker.topology = report.topology.clone();
     worker.feed(DaemonEvent::Report(Box::new(NodeReport { wall_us: node::wall_us(), ..report })));
     while !worker.exit {
@@ -237,6 +241,7 @@ impl Worker {
             files,
             topology: Topology::default(),
             oom_before: 0,
+            reset: u64::MAX,
             prepared: None,
             programs: HashMap::new(),
             starting: None,

@@ -8,6 +8,7 @@ use super::{algorithms, dial};
 use crate::auth::{self, Ask, KeyRing, within};
 use crate::config::{self, ConfigError, HostConfig, Proxy, Query, Sources};
 use crate::known_hosts::{self, HostName, KnownHosts};
+use crate::users;
 use rmpi_types::spec::{HostKeys, Reach};
 use rmpi_types::{LaunchFault, Stage};
 use russh::client;
@@ -344,9 +345,9 @@ async fn exchange<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
 /// The user of this process.
 fn local_identity() -> Query {
     let uid = nix::unistd::getuid();
-    let known = nix::unistd::User::from_uid(uid).ok().flatten();
+    let known = users::by_number(uid.as_raw());
     let variable = |name: &str| std::env::var(name).ok().filter(|v| !v.is_empty());
-    let home = variable("HOME").or_else(|| known.as_ref().map(|u| u.dir.display().to_string()));
+    let home = variable("HOME").or_else(|| known.as_ref().map(|u| u.home.display().to_string()));
     let local_user = known.map(|u| u.name).or_else(|| variable("USER")).unwrap_or_else(|| uid.to_string());
     let local_host = nix::unistd::gethostname().ok().and_then(|n| n.into_string().ok()).unwrap_or_default();
     Query {

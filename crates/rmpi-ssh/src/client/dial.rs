@@ -3,6 +3,7 @@
 use super::handler::io_text;
 use crate::auth::within;
 use crate::config::{Family, HostConfig};
+use crate::names;
 use rmpi_types::{LaunchFault, Stage};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -17,7 +18,7 @@ const MAX_ADDRESSES: usize = 16;
 /// Addresses of the host, in the resolver's order.
 pub(crate) async fn resolve(config: &HostConfig, deadline: Instant) -> Result<Vec<SocketAddr>, LaunchFault> {
     let name = config.hostname.as_str();
-    let found = match within(deadline, tokio::net::lookup_host((name, config.port))).await {
+    let found = match within(deadline, names::lookup(name, config.port)).await {
         Some(Ok(found)) => found,
         Some(Err(e)) => {
             return Err(LaunchFault::passing(
