@@ -109,8 +109,7 @@ impl Mpi {
             settings.push(format!("OPAL_PREFIX={prefix}"));
         }
         if self.is("intel") {
-            // Without the second it can only talk inside the node it begins on, also under its own launcher.
-            settings.extend([format!("I_MPI_ROOT={prefix}"), "I_MPI_SPAWN=1".into()]);
+            settings.push(format!("I_MPI_ROOT={prefix}"));
         }
         settings.into_iter().flat_map(|setting| ["-x".into(), setting]).collect()
     }

@@ -64,6 +64,17 @@ fn excused(mpi: &Mpi, program: &str, many: bool) -> Option<&'static str> {
     }
 }
 
+/// Variables that a program needs under its own launcher too.
+fn needed(mpi: &Mpi, program: &str, many: bool) -> &'static [&'static str] {
+    match program {
+        // Its other transport, UCX, refuses MPI_Open_port and hangs between nodes in every third run or so.
+        _ if mpi.is("mpich-5") && (many || program == "ports") => &["MPIR_CVAR_CH4_NETMOD=ofi"],
+        // Else it talks by shared memory alone on one node; with it everything takes longer.
+        "ports" | "spawn" if mpi.is("intel") => &["I_MPI_SPAWN=1"],
+        _ => &[],
+    }
+}
+
 fn judge(program: &str, ranks: u32, good: Good, done: &Finished) -> Result<(), String> {
     let out = done.out();
     let fits = match good {
@@ -96,10 +107,8 @@ impl Place<'_> {
             return Err("these hosts do not see its folder");
         }
         let mut words: Vec<_> = mpi.options().into_iter().map(Into::into).collect();
-        if program == "ports" && mpi.is("mpich-5") {
-            // Its other transport refuses MPI_Open_port, also under its own mpiexec.
-            words.extend(["-x", "MPIR_CVAR_CH4_NETMOD=ofi"].map(Into::into));
-        }
+        words
+            .extend(needed(mpi, program, self.many).iter().flat_map(|setting| ["-x".into(), setting.into()]));
         if program != SCRIPT {
             words.push((self.put)(&mpi.program(program)).into());
             return Ok(words);
