@@ -103,7 +103,7 @@ impl Driver {
                     self.reading = Some(up_to);
                 }
                 JobAction::PlanSpawn { .. } => spawns = true,
-                JobAction::Event(_) | JobAction::SuspendSelf => {}
+                JobAction::Event(_) | JobAction::StdinRead { .. } | JobAction::SuspendSelf => {}
                 JobAction::Done(outcome) => {
                     assert!(self.unwritten.is_empty() || self.pressed, "done with output not written");
                     let _ = outcome.code();

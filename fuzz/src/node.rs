@@ -234,6 +234,8 @@ impl Driver {
                 DaemonAction::Exit => self.exited = true,
                 DaemonAction::WriteStdin { bytes, .. } => assert!(!bytes.is_empty()),
                 DaemonAction::CloseChild { .. }
+                | DaemonAction::Keep { .. }
+                | DaemonAction::Resize(_)
                 | DaemonAction::CloseStdin { .. }
                 | DaemonAction::Read { .. }
                 | DaemonAction::Signal { .. }
@@ -461,6 +463,10 @@ fn down(input: &mut Input<'_>) -> (Message, Bytes) {
             grace_ms: input.number32(),
             name_absent: input.u8() & 1 == 1,
         },
+        6 if input.one_in(4) => {
+            payload = Bytes::copy_from_slice(input.piece());
+            Down::File { number: u32::from(input.u8()), last: input.u8() & 1 == 0 }
+        }
         6 => Down::Kill,
         7 => {
             payload = Bytes::copy_from_slice(input.piece());

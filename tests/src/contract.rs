@@ -135,6 +135,7 @@ impl Place {
         for name in NAMES {
             let _ = std::os::unix::fs::symlink(bins::path("rmpirun"), bin.join(name));
         }
+        let _ = std::os::unix::fs::symlink(bins::path("rmpi-bench"), bin.join("rmpi-bench"));
         let files = bins::root().join("tests/contract/files");
         for entry in fs::read_dir(files).into_iter().flatten().flatten() {
             let _ = fs::copy(entry.path(), work.join(entry.file_name()));

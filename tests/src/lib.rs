@@ -11,6 +11,7 @@ pub mod contract;
 pub mod loopback;
 pub mod mpi;
 pub mod procs;
+pub mod pty;
 
 /// Whether the tests that take minutes were asked for (`cargo xtask test --long`).
 #[must_use]

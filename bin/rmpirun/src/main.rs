@@ -52,6 +52,7 @@ fn run(command: Command) -> u8 {
 fn failed(error: &StartError) -> u8 {
     let code = match error {
         StartError::NoProgram => exit::USAGE,
+        StartError::File(code, _) => *code,
         StartError::System(_) => exit::INTERNAL,
     };
     say(&format!("rmpirun: {error}\nrmpirun: exit code {code}\n"));

@@ -154,6 +154,7 @@ pub(crate) struct AppDraft {
     pub(crate) listed: bool,
     pub(crate) place: PlaceDraft,
     pub(crate) pset: Option<String>,
+    pub(crate) preload: bool,
     /// Parameters exported to the ranks, with their variable's prefix.
     pub(crate) mca: Vec<(&'static str, OsString, OsString)>,
 }

@@ -232,9 +232,7 @@ fn runtime_one(target: &mut Target<'_>, key: &str, value: Option<&str>) -> Set {
         "max-restarts" => job.restarts = count(needed()?)?,
         "exec-agent" => target.job.wrap = crate::ssh_args::split(OsStr::new(needed()?))?,
         "output-proctable" => target.job.display.proctable = on,
-        "stop-on-exec" if on => {
-            return Err(format!("{key} is not supported; attach a debugger to a running rank"));
-        }
+        "stop-on-exec" => stop_on_exec(target, on),
         "timeout" => job.limits.job = Some(limit(needed()?)?),
         "spawn-timeout" => job.limits.launch = Some(limit(needed()?)?),
         "report-state-on-timeout" => job.on_timeout.state = on,
@@ -244,6 +242,12 @@ fn runtime_one(target: &mut Target<'_>, key: &str, value: Option<&str>) -> Set {
         _ => {}
     }
     Ok(())
+}
+
+/// `--stop-on-exec`: a debugger has to be told where the ranks are.
+pub(crate) fn stop_on_exec(target: &mut Target<'_>, on: bool) {
+    target.job.job.stop_on_exec = on;
+    target.job.display.proctable |= on;
 }
 
 /// A directory made absolute against the launcher's.

@@ -336,6 +336,7 @@ fn program(command: Vec<OsString>, draft: AppDraft, global: &Env, hosts: Option<
         env,
         hosts,
         pset: draft.pset,
+        preload: draft.preload,
     }
 }
 

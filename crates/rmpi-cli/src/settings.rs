@@ -62,6 +62,10 @@ pub(crate) fn lines(command: &Command) -> Vec<String> {
         rank_vars,
         gpus_per_rank,
         on_timeout,
+        preload,
+        in_session,
+        stop_on_exec,
+        pmi_port,
     } = &command.job;
     for (index, app) in apps.iter().enumerate() {
         program(&mut out, index, app);
@@ -92,12 +96,16 @@ pub(crate) fn lines(command: &Command) -> Vec<String> {
     out.option("gpus-per-proc", gpus_per_rank.map(|n| format!("{n:?}").to_lowercase()));
     out.flag("report-state-on-timeout", on_timeout.state);
     out.flag("get-stack-traces", on_timeout.stacks);
+    preload.iter().for_each(|file| out.put("preload-files", file.display()));
+    out.flag("set-cwd-to-session-dir", *in_session);
+    out.flag("stop-on-exec", *stop_on_exec);
+    out.flag("pmi-port", *pmi_port);
     ourselves(&mut out, command);
     out.0
 }
 
 fn program(out: &mut Lines, index: usize, app: &App) {
-    let App { program, args, np, wdir, search, env, hosts, pset } = app;
+    let App { program, args, np, wdir, search, env, hosts, pset, preload } = app;
     let words: Vec<String> =
         std::iter::once(program).chain(args).map(|w| format!("'{}'", w.to_string_lossy())).collect();
     out.put(&format!("program {index}"), words.join(" "));
@@ -110,6 +118,7 @@ fn program(out: &mut Lines, index: usize, app: &App) {
     }
     out.option(&name("hosts"), hosts.as_ref().map(|h| format!("{h:?}")));
     out.option(&name("pset"), pset.as_ref());
+    out.flag(&name("preload-binary"), *preload);
     let Env { forward, merge, set, export, edits } = env;
     out.other(&name("forward"), forward, &Forward::Most, format!("{forward:?}").to_lowercase());
     out.other(&name("merge"), merge, &Default::default(), format!("{merge:?}").to_lowercase());

@@ -209,8 +209,7 @@ fn up_message(step: &mut u32, node: u32, (kind, a, b, n): Dice) -> Up {
         12 => Up::GatherWaits { key: key(a) },
         13 => Up::Lost { node: NodeIdx(u32::from(a % 4)), what: "w".into() },
         14 => Up::Note("n".repeat(usize::from(n))),
-        15 => Up::StdinLeft { proc: proc(a), bytes: u32::from(n) },
-        16 => Up::Stacks { proc: proc(a) },
+        15 | 16 => Up::Stacks { proc: proc(a) },
         _ => Up::Ended,
     }
 }
@@ -303,6 +302,7 @@ fn down_message(step: &mut u32, (kind, a, b, n): Dice) -> Down {
             grace_ms: u32::from(n % 600),
             name_absent: b.is_multiple_of(2),
         },
+        12 if b % 4 == 0 => Down::File { number: u32::from(a % 3), last: n % 2 == 0 },
         12 => Down::Kill,
         13..=15 => Down::Answer { id: u64::from(n % 8), answer: answer(b) },
         16..=17 => Down::Gathered { key: key(a), serial: u64::from(n), last: n % 2 == 0 },
@@ -369,8 +369,7 @@ fn daemon_event(dice: Dice, step: &mut u32, seqs: &mut [u64; 3]) -> DaemonEvent 
             last: n % 8 == 0,
         },
         186..=190 => DaemonEvent::StdinTaken { proc: proc(a), bytes: u32::from(n) },
-        191 => DaemonEvent::StdinClosed { proc: proc(a) },
-        192 => DaemonEvent::StdinLeft { proc: proc(a), bytes: u32::from(n) },
+        191 | 192 => DaemonEvent::StdinClosed { proc: proc(a) },
         193 => DaemonEvent::Stacks { proc: proc(a), text: Bytes::from_static(b"state\n") },
         194..=200 => DaemonEvent::RankExited(exit(a % 3, b)),
         201..=240 => DaemonEvent::RankRequest {
@@ -493,7 +492,7 @@ proptest! {
             }
             prop_assert!(!over || matches!(out.last(), Some(JobAction::Done(_)) | None));
             prop_assert!(!over || machine.next_timer().is_none());
-            prop_assert!(machine.stdin_untaken() < 1 << 40);
+            prop_assert!(machine.stdin_unread() < 1 << 40);
         }
     }
 

@@ -173,6 +173,13 @@ fn add_mpi(env: &mut Vars, launch: &NodeLaunch, table: &EndpointTable, app: &App
     }
 }
 
+/// PMI on a port of this machine instead of an inherited descriptor, for all ranks; each has its `PMI_ID` besides.
+pub(crate) fn offer_pmi_port(env: &mut Vars, port: u16) {
+    if env.remove(OsStr::new("PMI_FD")).is_some() {
+        env.insert("PMI_PORT".into(), format!("127.0.0.1:{port}").into());
+    }
+}
+
 /// What PMIx clients find us by, for all ranks of an application. A parameter of Open MPI that the user has set
 /// stays as it is.
 pub(crate) fn add_pmix(

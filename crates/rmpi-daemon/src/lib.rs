@@ -19,7 +19,9 @@ mod prepare;
 mod rank_vars;
 mod spawn;
 mod stacks;
+mod staging;
 mod status;
+mod stdin;
 mod stdio;
 mod sys;
 mod topo;
@@ -32,7 +34,14 @@ mod testing;
 use entry::complain;
 pub use entry::{Forked, HIDDEN_WORD, fork, main};
 pub use here::{Here, guarded, leave};
+pub use lookup::program as find_program;
 pub use status::ignored_signals;
+
+/// The size of the terminal that is this process's standard output, if it is one.
+#[must_use]
+pub fn window() -> Option<rmpi_types::launch::Window> {
+    sys::window(std::os::fd::AsFd::as_fd(&std::io::stdout()))
+}
 
 /// The CPUs this process may use, as a daemon here would report them.
 #[must_use]

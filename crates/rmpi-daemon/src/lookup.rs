@@ -51,7 +51,7 @@ pub(crate) fn wdir(app: &AppLaunch, home: &Path) -> Result<Place, LaunchFault> {
 ///
 /// # Errors
 /// Why the program cannot be started.
-pub(crate) fn program(app: &AppLaunch, path: Option<&OsStr>, wdir: &Path) -> Result<PathBuf, LaunchFault> {
+pub fn program(app: &AppLaunch, path: Option<&OsStr>, wdir: &Path) -> Result<PathBuf, LaunchFault> {
     let name = app.program.to_string_lossy();
     if app.program.as_bytes().contains(&b'/') {
         let found = PathBuf::from(&app.program);

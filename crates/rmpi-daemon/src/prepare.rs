@@ -6,17 +6,18 @@ use crate::keys::RankKeys;
 use crate::net::{self, Ports};
 use crate::node::FileLimit;
 use crate::spawn::{Batch, Child, ExecFault, Program, Step};
-use crate::{lookup, rank_vars, stdio, topo};
+use crate::staging::Staging;
+use crate::{lookup, rank_vars, stdin, stdio, sys, topo};
 use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl, open};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::sys::stat::Mode;
 use rmpi_pmi::pmix::server::PmixServer;
-use rmpi_types::launch::{AppLaunch, NodeEndpoints, RankEndpoint, RankLaunch};
+use rmpi_types::launch::{NodeEndpoints, RankEndpoint, RankLaunch};
 use rmpi_types::{DataPlane, EndpointTable, LaunchFault, NodeLaunch, ProcId, Rank, Stage, Transport, exit};
 use std::ffi::{CString, OsStr, OsString};
 use std::io::{self, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -72,6 +73,18 @@ pub(crate) struct RankEnds {
     pub(crate) gone: Option<(Arc<OwnedFd>, u32)>,
 }
 
+/// What [`prepare`] has to know of the node.
+pub(crate) struct Node<'a> {
+    /// The environment of its login.
+    pub(crate) env: &'a Vars,
+    /// The user's home directory.
+    pub(crate) home: &'a Path,
+    /// Where the job's folder is made.
+    pub(crate) temporary: &'a Path,
+    /// Limits of open files.
+    pub(crate) files: FileLimit,
+}
+
 /// What [`prepare`] gives.
 pub(crate) type Ready = (Prepared, NodeEndpoints, Vec<String>);
 
@@ -81,10 +94,10 @@ pub(crate) type Ready = (Prepared, NodeEndpoints, Vec<String>);
 /// Why the node cannot start its ranks.
 pub(crate) fn prepare(
     launch: NodeLaunch,
-    node_env: &Vars,
-    home: &Path,
-    files: FileLimit,
+    node: &Node<'_>,
+    staging: &mut Staging,
 ) -> Result<Ready, LaunchFault> {
+    let files = node.files;
     let count = launch.ranks.len() as u64;
     let needed = FILES_OWN + FILES_A_RANK * count;
     if files.hard < needed {
@@ -95,7 +108,7 @@ pub(crate) fn prepare(
         return Err(LaunchFault::fatal(Stage::Exec, "order names a program it does not have"));
     }
     let mut notes = Vec::new();
-    let apps = find_all(&launch.apps, node_env, home, &mut notes)?;
+    let apps = find_all(&launch, node, staging, &mut notes)?;
     let addresses = net::offer(&launch, net::interfaces)?;
     // What others are to call this node need not be an address it has.
     let any = addresses.repeat(2);
@@ -151,23 +164,48 @@ fn wire(rank: Rank, data: DataPlane, ports: &mut Ports) -> Result<(Wires, RankEn
     Ok((wires, endpoint))
 }
 
-/// Finds every program; faults of several are told together.
+/// The job's folder as a working directory.
+fn session(node: &Node<'_>, staging: &mut Staging) -> Result<PathBuf, LaunchFault> {
+    let made = staging.folder(node.temporary).and_then(|folder| {
+        let work = folder.join("work");
+        std::fs::create_dir(&work).map(|()| work)
+    });
+    made.map_err(|e| {
+        let what = format!("cannot make the job's folder in {}: {}", node.temporary.display(), text(&e));
+        LaunchFault::fatal(Stage::Exec, what).code(rmpi_types::exit::NO_WDIR)
+    })
+}
+
+/// Finds every program, or takes the one that was sent; faults of several are told together.
 fn find_all(
-    apps: &[AppLaunch],
-    node_env: &Vars,
-    home: &Path,
+    launch: &NodeLaunch,
+    node: &Node<'_>,
+    staging: &mut Staging,
     notes: &mut Vec<String>,
 ) -> Result<Vec<App>, LaunchFault> {
-    let mut found = Vec::with_capacity(apps.len());
+    let extras = &launch.extras;
+    let session = if extras.in_session { Some(session(node, staging)?) } else { None };
+    let mut found: Vec<App> = Vec::with_capacity(launch.apps.len());
     let mut fault: Option<LaunchFault> = None;
-    for app in apps {
+    for (number, app) in (0..).zip(&launch.apps) {
         let mut find = || {
-            let place = lookup::wdir(app, home)?;
-            notes.extend(place.note);
-            let env = env::merge(node_env, app);
-            let path =
-                lookup::program(app, env.get(OsStr::new("PATH")).map(OsString::as_os_str), &place.wdir)?;
-            Ok(App { path, wdir: place.wdir, env })
+            let wdir = match &session {
+                Some(session) => session.clone(),
+                None => {
+                    let place = lookup::wdir(app, node.home)?;
+                    notes.extend(place.note);
+                    place.wdir
+                }
+            };
+            if !found.iter().any(|a| a.wdir == wdir) {
+                staging.place(&extras.files, &wdir)?;
+            }
+            let env = env::merge(node.env, app);
+            let path = match staging.program(&extras.files, number)? {
+                Some(path) => path,
+                None => lookup::program(app, env.get(OsStr::new("PATH")).map(OsString::as_os_str), &wdir)?,
+            };
+            Ok(App { path, wdir, env })
         };
         match (find(), &mut fault) {
             (Ok(app), _) => found.push(app),
@@ -198,6 +236,7 @@ impl Prepared {
         table: &EndpointTable,
         pmix: Option<(&PmixServer, u16)>,
         reset: u64,
+        pmi_port: Option<u16>,
     ) -> Result<(Batch, Vec<RankEnds>), LaunchFault> {
         let boot = rmpi_wire::boot::build(&self.launch, table)
             .map_err(|e| LaunchFault::fatal(Stage::Wire, e.to_string()))?;
@@ -210,7 +249,7 @@ impl Prepared {
         let null = open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty());
         let null = Arc::new(null.map_err(|e| exhausted(e.into()))?);
         let shared = pmix.map(|(server, port)| server.shared_env(self.launch.ns, port));
-        let programs = self.programs(table, &shared.unwrap_or_default())?;
+        let programs = self.programs(table, &shared.unwrap_or_default(), pmi_port)?;
         let mut ends = Vec::with_capacity(self.launch.ranks.len());
         let nofile = (self.files.soft != self.files.hard).then_some((self.files.soft, self.files.hard));
         let gpus = self.launch.extras.gpus_per_rank.map_or_else(Vec::new, |_| topo::gpus(Path::new("/")));
@@ -240,10 +279,12 @@ impl Prepared {
             let proc = ProcId { rank: rank.rank, ..self.launch.ns };
             let of_pmix = pmix.iter().flat_map(|(server, _)| server.rank_env(proc));
             let env = env::per_rank(rank, app, self.launch.mpi.pmi.pmi(), &names).into_iter();
-            let env = env.chain(more).chain(of_pmix);
+            let pmi_id = pmi_port.map(|_| ("PMI_ID", rank.rank.to_string()));
+            let env = env.chain(more).chain(of_pmix).chain(pmi_id);
             let env = env.filter_map(|(n, v)| CString::new(format!("{n}={v}")).ok()).collect();
             ends.push(ours);
-            Ok(Child { program, env, cpus: rank.cpus.clone(), fds, nofile })
+            let stopped = self.launch.extras.stop_on_exec;
+            Ok(Child { program, env, cpus: rank.cpus.clone(), fds, nofile, stopped })
         });
         let batch = Batch::start(children, reset).map_err(exhausted)?;
         Ok((batch, ends))
@@ -253,6 +294,7 @@ impl Prepared {
         &self,
         table: &EndpointTable,
         pmix: &[(&'static str, String)],
+        pmi_port: Option<u16>,
     ) -> Result<Vec<Arc<Program>>, LaunchFault> {
         let nul = |_| LaunchFault::fatal(Stage::Exec, "a NUL byte in a program, argument or variable");
         let mut programs = Vec::with_capacity(self.apps.len());
@@ -260,6 +302,9 @@ impl Prepared {
             let mut vars = found.env.clone();
             env::add_shared(&mut vars, &self.launch, table, app);
             env::add_pmix(&mut vars, app, &self.launch, pmix);
+            if let Some(port) = pmi_port {
+                env::offer_pmi_port(&mut vars, port);
+            }
             env::strip_per_rank(&mut vars, app);
             vars.insert("PWD".into(), found.wdir.clone().into_os_string());
             let env = vars.into_iter().map(|(name, value)| {
@@ -285,12 +330,14 @@ type Theirs = Vec<(Arc<OwnedFd>, i32)>;
 /// A rank's three streams and its request socket.
 fn streams(launch: &NodeLaunch, rank: &RankLaunch, null: &Arc<OwnedFd>) -> io::Result<(RankEnds, Theirs)> {
     let (stdin, their_in) = if rank.stdin {
-        let (read, write) = stdio::pipe()?;
+        let (read, write) = stdin::pipe()?;
         (Some(write), Arc::new(read))
+    } else if launch.extras.own_stdin == Some(rank.rank) {
+        (None, Arc::new(sys::keep(io::stdin().as_fd(), 3)?))
     } else {
         (None, Arc::clone(null))
     };
-    let (stdout, their_out) = stdio::output(launch.stdio)?;
+    let (stdout, their_out) = stdio::output(launch.stdio, launch.extras.window)?;
     let (stderr, their_err) = stdio::pipe()?;
     let (kvs, their_kvs) = socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)?;
     let proc = ProcId { rank: rank.rank, ..launch.ns };
@@ -314,7 +361,7 @@ fn seal(bytes: &[u8]) -> io::Result<OwnedFd> {
     Ok(file.into())
 }
 
-fn text(error: &io::Error) -> String {
+pub(crate) fn text(error: &io::Error) -> String {
     error.raw_os_error().map_or_else(|| error.to_string(), |e| describe(e).to_lowercase())
 }
 
@@ -362,7 +409,10 @@ mod tests {
     fn faults_of_several_programs_come_together() {
         let apps = ["nosuch-a", "sh", "nosuch-b", "nosuch-a"].map(|p| crate::testing::app(p, &[]));
         let env: Vars = [("PATH".into(), "/bin".into())].into();
-        let fault = find_all(&apps, &env, Path::new("/"), &mut Vec::new()).unwrap_err();
+        let launch = crate::testing::launch(apps.into(), 1);
+        let files = FileLimit { soft: 1024, hard: 1024 };
+        let node = Node { env: &env, home: Path::new("/"), temporary: Path::new("/tmp"), files };
+        let fault = find_all(&launch, &node, &mut Staging::default(), &mut Vec::new()).unwrap_err();
         assert_eq!(fault.what, "nosuch-a: not found in PATH; nosuch-b: not found in PATH");
         assert_eq!(fault.code, 127);
     }
@@ -371,7 +421,8 @@ mod tests {
     fn too_few_descriptors_are_told_before_the_start() {
         let launch = crate::testing::launch(vec![crate::testing::app("true", &[])], 64);
         let files = FileLimit { soft: 256, hard: 256 };
-        let fault = prepare(launch, &Vars::new(), Path::new("/"), files).unwrap_err();
+        let node = Node { env: &Vars::new(), home: Path::new("/"), temporary: Path::new("/tmp"), files };
+        let fault = prepare(launch, &node, &mut Staging::default()).unwrap_err();
         assert_eq!(fault.what, "limit of 256 open files is too low for 64 ranks");
     }
 }

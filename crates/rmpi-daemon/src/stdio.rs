@@ -1,4 +1,4 @@
-//! The streams of ranks: pipes and pseudo-terminals, reading with credit, writing standard input. A stream
+//! The output of ranks: pipes and pseudo-terminals, reading with credit. A stream
 //! without credit is not read, so a slow reader of the job's output stops the ranks and nothing is buffered
 //! beyond the window.
 
@@ -7,15 +7,14 @@ use crate::sys;
 use bytes::Bytes;
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use nix::sys::termios::{SetArg, cfmakeraw, tcgetattr, tcsetattr};
-use nix::unistd::{pipe2, read, write};
-use rmpi_types::launch::StdioKind;
+use nix::unistd::{pipe2, read};
+use rmpi_types::launch::{StdioKind, Window};
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::rc::{Rc, Weak};
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
 use tokio::io::unix::AsyncFd;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
 
 /// Bytes read at once.
 const CHUNK: usize = 64 << 10;
@@ -27,12 +26,12 @@ pub(crate) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(pipe2(OFlag::O_CLOEXEC)?)
 }
 
-/// A rank's standard output: our end, its end.
-pub(crate) fn output(kind: StdioKind) -> io::Result<(OwnedFd, OwnedFd)> {
+/// A rank's standard output: our end, its end. A terminal has the size of `window`.
+pub(crate) fn output(kind: StdioKind, window: Option<Window>) -> io::Result<(OwnedFd, OwnedFd)> {
     match kind {
         StdioKind::Pipe => pipe(),
         StdioKind::Pty => {
-            let pty = nix::pty::openpty(None, None)?;
+            let pty = nix::pty::openpty(window.map(sys::winsize).as_ref(), None)?;
             let mut mode = tcgetattr(&pty.slave)?;
             // No translation of any kind: binary-clean, and no carriage returns.
             cfmakeraw(&mut mode);
@@ -115,74 +114,4 @@ pub(crate) async fn read_output(
         }
     }
     give(lines.finish(), true);
-}
-
-/// What a rank's standard input reports.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Taken {
-    /// It took this many bytes.
-    Bytes(u32),
-    /// It does not read any more.
-    Closed,
-}
-
-/// How much of what a rank's standard input took lies in its pipe unread. The end of file needs our end
-/// closed: from then on, when nothing is written any more, the other end is held instead.
-#[derive(Debug)]
-pub(crate) struct Unread {
-    writer: Weak<AsyncFd<OwnedFd>>,
-    reader: RefCell<Option<OwnedFd>>,
-}
-
-impl Unread {
-    /// Of this pipe.
-    pub(crate) fn of(writer: &Rc<AsyncFd<OwnedFd>>) -> Self {
-        Self { writer: Rc::downgrade(writer), reader: RefCell::default() }
-    }
-
-    /// Bytes; 0 where that is not to be had.
-    pub(crate) fn count(&self) -> u32 {
-        if let Some(reader) = &*self.reader.borrow() {
-            return sys::unread(reader.as_fd());
-        }
-        self.writer.upgrade().map_or(0, |writer| sys::unread(writer.get_ref().as_fd()))
-    }
-
-    /// Nothing will be written any more: holds the other end if something is in the pipe.
-    fn seal(&self, writer: &AsyncFd<OwnedFd>) {
-        let fd = writer.get_ref();
-        if sys::unread(fd.as_fd()) > 0 {
-            let mut options = std::fs::OpenOptions::new();
-            options.read(true).custom_flags(OFlag::O_NONBLOCK.bits());
-            let other = options.open(format!("/proc/self/fd/{}", fd.as_raw_fd()));
-            *self.reader.borrow_mut() = other.ok().map(Into::into);
-        }
-    }
-}
-
-/// Writes what comes to a rank's standard input; the channel's end is the end of file.
-pub(crate) async fn write_stdin(
-    fd: Rc<AsyncFd<OwnedFd>>,
-    unread: Rc<Unread>,
-    mut input: mpsc::UnboundedReceiver<Bytes>,
-    report: impl Fn(Taken),
-) {
-    while let Some(mut bytes) = input.recv().await {
-        while !bytes.is_empty() {
-            let Ok(mut ready) = fd.writable().await else { return };
-            match ready.try_io(|fd| Ok(write(fd, &bytes)?)) {
-                Err(_) => {}
-                Ok(Err(e)) if e.kind() == io::ErrorKind::Interrupted => {}
-                Ok(Err(_)) => {
-                    unread.seal(&fd);
-                    return report(Taken::Closed);
-                }
-                Ok(Ok(n)) => {
-                    drop(bytes.split_to(n));
-                    report(Taken::Bytes(u32::try_from(n).unwrap_or(u32::MAX)));
-                }
-            }
-        }
-    }
-    unread.seal(&fd);
 }

@@ -6,6 +6,7 @@ use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
 use nix::sys::signalfd::SignalFd;
 use rmpi_types::RankEnd;
+use rmpi_types::launch::Window;
 use std::io;
 use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd, OwnedFd};
 use tokio::io::Interest;
@@ -45,9 +46,26 @@ pub(crate) fn reap_any() -> Reap {
                 if let Some(end) = end_of(status) {
                     return Reap::One(Reaped { pid, end });
                 }
+                if libc::WIFSTOPPED(status) {
+                    leave_stopped(pid);
+                }
             }
         }
     }
+}
+
+/// Lets go of a child that we trace and that has come to its first instruction: it stays stopped, as by SIGSTOP, until
+/// somebody continues it. Must be called by the thread that started it (ptrace(2)).
+fn leave_stopped(pid: i32) {
+    // SAFETY: detaching takes no memory of ours; the last argument is a signal's number.
+    unsafe {
+        libc::ptrace(
+            libc::PTRACE_DETACH,
+            pid,
+            std::ptr::null_mut::<libc::c_void>(),
+            libc::SIGSTOP as *mut libc::c_void,
+        )
+    };
 }
 
 /// Waits until this child ends; `None` when there is no such child.
@@ -139,6 +157,26 @@ pub(crate) fn unread(fd: BorrowedFd<'_>) -> u32 {
     // SAFETY: FIONREAD writes one int, which `count` is.
     let done = unsafe { libc::ioctl(fd.as_raw_fd(), libc::FIONREAD, &raw mut count) } == 0;
     if done { u32::try_from(count).unwrap_or(0) } else { 0 }
+}
+
+/// The kernel's form of a window's size.
+pub(crate) fn winsize(window: Window) -> libc::winsize {
+    libc::winsize { ws_row: window.rows, ws_col: window.columns, ws_xpixel: 0, ws_ypixel: 0 }
+}
+
+/// The size of a terminal; `None` for what is none.
+pub(crate) fn window(fd: BorrowedFd<'_>) -> Option<Window> {
+    let mut size = winsize(Window::default());
+    // SAFETY: TIOCGWINSZ writes one `winsize`, which `size` is.
+    let done = unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCGWINSZ, &raw mut size) } == 0;
+    done.then_some(Window { rows: size.ws_row, columns: size.ws_col })
+}
+
+/// Gives a terminal another size.
+pub(crate) fn resize(fd: BorrowedFd<'_>, window: Window) {
+    let size = winsize(window);
+    // SAFETY: TIOCSWINSZ reads one `winsize`.
+    unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) };
 }
 
 /// A copy of a descriptor at `lowest` or above that closes on exec.

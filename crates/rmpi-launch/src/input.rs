@@ -1,15 +1,20 @@
-//! Our standard input, read only when a rank has asked for it, never from a background process group of the
-//! terminal, on a thread that can always be told to leave.
+//! Our standard input, looked at only when a rank has asked for it, never from a background process group of the
+//! terminal, on a thread that can always be told to leave. What no rank has read stays in it, for the next
+//! command of a script: a pipe or a socket is looked into without taking anything out before a rank has read it,
+//! a file is sought back at the end. Of a terminal or a device only what was asked for is gone.
+
+mod front;
 
 use bytes::Bytes;
+use front::Front;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::{Whence, getpgrp, lseek, tcgetpgrp};
 use std::fs::{File, Metadata};
 use std::io::{self, IsTerminal as _, PipeReader, PipeWriter, Read as _, Write as _};
 use std::os::fd::{AsFd as _, BorrowedFd};
-use std::os::unix::fs::MetadataExt as _;
-use std::sync::mpsc;
-use std::thread;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+use std::sync::mpsc::{self, TryRecvError};
+use std::thread::{self, JoinHandle};
 
 /// How often a background process looks whether it has become the foreground one, in milliseconds.
 const FOREGROUND_CHECK_MS: u16 = 250;
@@ -36,7 +41,22 @@ pub(crate) type Answer = Box<dyn Fn(Option<Bytes>) + Send>;
 pub(crate) struct Source {
     input: Input,
     answer: Option<Answer>,
-    thread: Option<(mpsc::Sender<u32>, PipeWriter)>,
+    thread: Option<Reader>,
+}
+
+/// The thread, and what reaches it.
+struct Reader {
+    orders: mpsc::Sender<Order>,
+    wake: PipeWriter,
+    thread: JoinHandle<()>,
+}
+
+/// What the thread is told.
+enum Order {
+    /// Answer once with at most this many bytes that come next.
+    Give(usize),
+    /// This many of the bytes given were read by a rank.
+    Taken(u64),
 }
 
 impl Source {
@@ -65,21 +85,26 @@ impl Source {
                     self.input = Input::Null;
                     self.reply(None);
                 }
-                if let Some((requests, _)) = &self.thread {
-                    let _ = requests.send(up_to);
-                }
+                self.order(Order::Give(up_to as usize));
             }
         }
     }
 
-    /// Seeks our standard input back by bytes that no rank has taken, if it is a file: they belong to the next
-    /// command of the script.
-    pub(crate) fn give_back(&self, bytes: u64) {
-        let regular = |fd: BorrowedFd<'_>| File::from(fd.try_clone_to_owned()?).metadata();
-        if bytes > 0
+    /// A rank has read this many more of the bytes that were given.
+    pub(crate) fn taken(&mut self, bytes: u64) {
+        self.order(Order::Taken(bytes));
+    }
+
+    /// The end: nothing is given any more; `unread` bytes were given that no rank has read, and are what a file
+    /// is sought back by.
+    pub(crate) fn finish(&mut self, unread: u64) {
+        if let Some(reader) = self.thread.take() {
+            reader.end();
+        }
+        if unread > 0
             && self.input == Input::Inherit
-            && regular(io::stdin().as_fd()).is_ok_and(|m| m.is_file())
-            && let Ok(back) = i64::try_from(bytes)
+            && about_stdin().is_ok_and(|m| m.is_file())
+            && let Ok(back) = i64::try_from(unread)
         {
             let _ = lseek(io::stdin(), -back, Whence::SeekCur);
         }
@@ -91,60 +116,136 @@ impl Source {
         }
     }
 
+    fn order(&mut self, order: Order) {
+        if let Some(reader) = &mut self.thread
+            && reader.orders.send(order).is_ok()
+        {
+            let _ = reader.wake.write_all(b"x");
+        }
+    }
+
     fn start(&mut self) -> io::Result<()> {
-        let (wake, keep) = io::pipe()?;
-        let (tx, requests) = mpsc::channel();
+        let (woken, wake) = io::pipe()?;
+        let (orders, inbox) = mpsc::channel();
         let Some(answer) = self.answer.take() else { return Ok(()) };
-        thread::Builder::new().name("rmpi-stdin".into()).spawn(move || {
-            while let Ok(up_to) = requests.recv() {
-                match read(&wake, up_to as usize) {
-                    Some(Ok(bytes)) if !bytes.is_empty() => answer(Some(bytes)),
-                    Some(_) => return answer(None),
-                    None => return,
-                }
-            }
-        })?;
-        self.thread = Some((tx, keep));
+        let kind = about_stdin()?.file_type();
+        let front = (kind.is_fifo() || kind.is_socket()).then(|| Front::new(kind.is_fifo())).transpose()?;
+        let serving = Serving { inbox, woken, answer, front, wanted: None };
+        let thread = thread::Builder::new().name("rmpi-stdin".into()).spawn(move || serving.run())?;
+        self.thread = Some(Reader { orders, wake, thread });
         Ok(())
+    }
+}
+
+impl Reader {
+    /// Has the thread do what it was told and leave.
+    fn end(mut self) {
+        drop(self.orders);
+        let _ = self.wake.write_all(b"x");
+        let _ = self.thread.join();
     }
 }
 
 impl Drop for Source {
     fn drop(&mut self) {
-        if let Some((_, wake)) = &mut self.thread {
-            let _ = wake.write_all(b"x");
+        if let Some(reader) = self.thread.take() {
+            reader.end();
         }
     }
+}
+
+/// The thread's side.
+struct Serving {
+    inbox: mpsc::Receiver<Order>,
+    woken: PipeReader,
+    answer: Answer,
+    /// Where bytes can be looked at without taking them.
+    front: Option<Front>,
+    wanted: Option<usize>,
+}
+
+impl Serving {
+    fn run(mut self) {
+        let mut ended = false;
+        while self.orders() {
+            let stdin = io::stdin();
+            let background = stdin.is_terminal() && tcgetpgrp(&stdin).is_ok_and(|group| group != getpgrp());
+            // Where bytes lie that were given already, more come only after a rank has read those.
+            let more = match (&mut self.front, self.wanted) {
+                (_, None) => false,
+                (Some(front), Some(up_to)) => match front.more(stdin.as_fd(), up_to) {
+                    Some(bytes) => {
+                        self.wanted = None;
+                        (self.answer)(Some(bytes));
+                        continue;
+                    }
+                    None => front.nothing_held(),
+                },
+                (None, Some(_)) => !background,
+            };
+            let mut fds = vec![PollFd::new(self.woken.as_fd(), PollFlags::POLLIN)];
+            if more && !ended {
+                fds.push(PollFd::new(stdin.as_fd(), PollFlags::POLLIN));
+            }
+            let look_again = background && self.wanted.is_some();
+            let timeout = if look_again { FOREGROUND_CHECK_MS.into() } else { PollTimeout::NONE };
+            if poll(&mut fds, timeout).is_err_and(|e| e != nix::errno::Errno::EINTR) {
+                return;
+            }
+            let ready = |at: usize| fds.get(at).is_some_and(|fd| fd.any().unwrap_or(true));
+            let (told, readable) = (ready(0), ready(1));
+            if told {
+                let _ = self.woken.read(&mut [0; 64]);
+            } else if readable {
+                ended = self.readable(stdin.as_fd());
+            }
+        }
+    }
+
+    /// Takes what it was told; false when it is to leave.
+    fn orders(&mut self) -> bool {
+        loop {
+            match self.inbox.try_recv() {
+                Ok(Order::Give(up_to)) => self.wanted = Some(up_to),
+                Ok(Order::Taken(bytes)) => {
+                    if let Some(front) = &mut self.front {
+                        front.take(io::stdin().as_fd(), bytes);
+                    }
+                }
+                Err(TryRecvError::Empty) => return true,
+                Err(TryRecvError::Disconnected) => return false,
+            }
+        }
+    }
+
+    /// Something, or the end, is there; whether it is the end. An error counts as the end.
+    fn readable(&mut self, stdin: BorrowedFd<'_>) -> bool {
+        let Some(up_to) = self.wanted.take() else { return false };
+        let bytes = match &mut self.front {
+            Some(front) => match front.first(stdin, up_to) {
+                Ok(Some(bytes)) => bytes,
+                // Somebody else was quicker.
+                Ok(None) => {
+                    self.wanted = Some(up_to);
+                    return false;
+                }
+                Err(_) => Bytes::new(),
+            },
+            None => read_once(stdin, up_to).unwrap_or_default(),
+        };
+        let ended = bytes.is_empty();
+        (self.answer)((!ended).then_some(bytes));
+        ended
+    }
+}
+
+fn about_stdin() -> io::Result<Metadata> {
+    File::from(io::stdin().as_fd().try_clone_to_owned()?).metadata()
 }
 
 /// Whether our standard input is a file or the null device, which need no thread that can wait.
 fn never_blocks() -> bool {
-    let metadata = |fd: BorrowedFd<'_>| File::from(fd.try_clone_to_owned()?).metadata();
-    metadata(io::stdin().as_fd()).is_ok_and(|m: Metadata| m.is_file() || m.rdev() == NULL_DEVICE)
-}
-
-/// One read of standard input; `None` when told to leave. An error counts as end of file.
-fn read(wake: &PipeReader, up_to: usize) -> Option<io::Result<Bytes>> {
-    let stdin = io::stdin();
-    loop {
-        let background = stdin.is_terminal() && tcgetpgrp(&stdin).is_ok_and(|group| group != getpgrp());
-        let mut fds = vec![PollFd::new(wake.as_fd(), PollFlags::POLLIN)];
-        if !background {
-            fds.push(PollFd::new(stdin.as_fd(), PollFlags::POLLIN));
-        }
-        let timeout = if background { PollTimeout::from(FOREGROUND_CHECK_MS) } else { PollTimeout::NONE };
-        match poll(&mut fds, timeout) {
-            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
-            Err(e) => return Some(Err(e.into())),
-        }
-        let ready = |fd: Option<&PollFd<'_>>| fd.is_some_and(|fd| fd.any().unwrap_or(true));
-        if ready(fds.first()) {
-            return None;
-        }
-        if ready(fds.get(1)) {
-            return Some(read_once(stdin.as_fd(), up_to));
-        }
-    }
+    about_stdin().is_ok_and(|m| m.is_file() || m.rdev() == NULL_DEVICE)
 }
 
 /// Past the standard library's buffer: bytes it would hold back belong to the next command of the script.

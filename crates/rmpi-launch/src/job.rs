@@ -4,13 +4,15 @@ use crate::event::Event;
 use crate::image::{DaemonSource, Image};
 use crate::input::Input;
 use crate::outcome::Outcome;
+use crate::plan;
 use crate::running::{self, Control, Running};
 use crate::sink::Delivery;
+use crate::staging::Staged;
 use nix::sys::signal::SigSet;
 use rmpi_daemon::Forked;
 use rmpi_types::spec::{App, EnvMap, Host, Slots, Stdin, Tag};
 use rmpi_types::{JobSpec, Transport};
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Mutex;
@@ -22,6 +24,9 @@ pub enum StartError {
     /// No program was given.
     #[error("no program given: name one with JobBuilder::program")]
     NoProgram,
+    /// A file that the nodes are to be sent; the exit code of the command line, and why.
+    #[error("{1}")]
+    File(u8, String),
     /// No thread, runtime or executable path.
     #[error("the launcher cannot be started: {0}")]
     System(#[from] io::Error),
@@ -50,6 +55,8 @@ pub(crate) struct Config {
     pub(crate) restart: u32,
     /// This machine's daemon, if it was forked off this process or is in it.
     pub(crate) daemon: Mutex<Option<Daemon>>,
+    /// Files that the nodes are sent.
+    pub(crate) staged: Staged,
     /// The process that the user started, if it is another one: it stops when the job is suspended.
     pub(crate) front: Option<i32>,
 }
@@ -299,7 +306,7 @@ impl JobBuilder {
             Some(path) => DaemonSource::Path(path.clone()),
             None => self.daemon,
         };
-        Ok(Job {
+        let mut job = Job {
             config: Config {
                 delivery: self.delivery,
                 input,
@@ -310,10 +317,27 @@ impl JobBuilder {
                 restart: self.restart,
                 daemon: Mutex::default(),
                 front: None,
+                staged: Staged::default(),
                 spec: self.spec,
             },
-        })
+        };
+        job.config.staged = staged(&job.config)?;
+        Ok(job)
     }
+}
+
+/// Reads what the nodes are to be sent.
+fn staged(config: &Config) -> Result<Staged, StartError> {
+    let mut staged = Staged::default();
+    let path = config.env.get(OsStr::new("PATH")).map(OsString::as_os_str);
+    let refused = |(code, what)| StartError::File(code, what);
+    for (number, app) in (0..).zip(&config.spec.apps) {
+        if app.preload {
+            staged.program(number, &plan::app_launch(app, config), path).map_err(refused)?;
+        }
+    }
+    config.spec.preload.iter().try_for_each(|file| staged.file(file)).map_err(refused)?;
+    Ok(staged)
 }
 
 /// Our working directory; a removed one by its old name, so that ranks go on as on a host that does not have it.

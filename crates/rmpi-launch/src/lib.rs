@@ -49,6 +49,7 @@ pub mod report;
 mod running;
 mod sink;
 mod spawn;
+mod staging;
 mod view;
 
 pub use event::{Event, Stream};

@@ -3,6 +3,7 @@
 //! finish.
 
 use crate::hosts;
+use crate::input::Input;
 use crate::job::Config;
 use crate::reach::Target;
 use crate::view::PlanView;
@@ -11,7 +12,9 @@ use rmpi_control::PlanFault;
 use rmpi_types::env::{explicit_env, forward_env};
 use rmpi_types::launch::{AppLaunch, Extras, Mpi, StdioKind};
 use rmpi_types::spec::{App, Host, JobSpec, Shown, Slots, Stdin, Universe};
-use rmpi_types::{JobId, NodeId, NodeIdx, NodeLaunch, NodeReport, ProcId, RankLaunch, RankSet, Topology};
+use rmpi_types::{
+    JobId, NodeId, NodeIdx, NodeLaunch, NodeReport, ProcId, Rank, RankLaunch, RankSet, Topology,
+};
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::io::IsTerminal as _;
@@ -228,11 +231,11 @@ fn rank_launch(placed: &rmpi_plan::PlacedRank, config: &Config) -> RankLaunch {
         app: placed.app,
         local_rank: placed.local_rank,
         cpus: placed.cpus.clone(),
-        stdin: stdin && config.input != crate::input::Input::Null,
+        stdin: stdin && config.input != Input::Null && own_stdin(config).is_none(),
     }
 }
 
-fn app_launch(app: &App, config: &Config) -> AppLaunch {
+pub(crate) fn app_launch(app: &App, config: &Config) -> AppLaunch {
     let wdir = app.wdir.as_ref().unwrap_or(&config.cwd);
     AppLaunch {
         program: app.program.clone(),
@@ -247,6 +250,15 @@ fn app_launch(app: &App, config: &Config) -> AppLaunch {
     }
 }
 
+/// The rank that can be given our standard input itself: this process is its daemon. What it does not read stays there,
+/// and nothing is copied.
+pub(crate) fn own_stdin(config: &Config) -> Option<Rank> {
+    match config.spec.stdin {
+        Stdin::Rank(rank) if config.front.is_some() && config.input == Input::Inherit => Some(rank),
+        Stdin::Rank(_) | Stdin::None | Stdin::All => None,
+    }
+}
+
 /// What is seldom asked for; `local`: the node is the launcher's own.
 fn extras(config: &Config, local: bool) -> Extras {
     let spec = &config.spec;
@@ -258,6 +270,12 @@ fn extras(config: &Config, local: bool) -> Extras {
         gpus_per_rank: spec.gpus_per_rank,
         ip: spec.ip,
         advertise: advertise.and_then(|name| hosts::resolve(name)),
+        files: config.staged.files.clone(),
+        in_session: spec.in_session,
+        stop_on_exec: spec.stop_on_exec,
+        pmi_port: spec.pmi_port,
+        own_stdin: own_stdin(config),
+        window: rmpi_daemon::window(),
     }
 }
 

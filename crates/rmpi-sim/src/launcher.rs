@@ -65,7 +65,7 @@ impl Sim {
                 self.asleep = Some(until);
                 self.queue.push(until, Event::Wake);
             }
-            JobAction::Event(_) => {}
+            JobAction::Event(_) | JobAction::StdinRead { .. } => {}
             JobAction::Done(outcome) => {
                 self.outcome = Some(*outcome);
                 self.end_launcher();

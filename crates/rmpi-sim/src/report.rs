@@ -32,7 +32,7 @@ pub struct Report {
     /// Bytes of input each rank took.
     pub input: Vec<u64>,
     /// Bytes the launcher counts as taken by nobody.
-    pub stdin_untaken: u64,
+    pub stdin_unread: u64,
     /// Counters.
     pub counts: Counts,
     /// Broken promises, in words.

@@ -66,7 +66,7 @@ pub struct Sim {
     /// The launcher has stopped itself until then.
     pub(crate) asleep: Option<Time>,
     pub(crate) output: Vec<u64>,
-    pub(crate) stdin_untaken: u64,
+    pub(crate) stdin_unread: u64,
     pub(crate) counts: Counts,
     pub(crate) wrong: Vec<String>,
     pub(crate) lost: Vec<NodeIdx>,
@@ -89,6 +89,7 @@ impl Sim {
             ignore_broken_pipe: false,
             stacks_on_timeout: false,
             wall_at_zero_us: WALL_US,
+            files: Vec::new(),
         };
         let node = |_| SimNode {
             machine: None,
@@ -117,7 +118,7 @@ impl Sim {
             launcher_killed: false,
             asleep: None,
             output: vec![0; cfg.size() as usize],
-            stdin_untaken: 0,
+            stdin_unread: 0,
             counts: Counts::default(),
             wrong: Vec::new(),
             lost: Vec::new(),
@@ -355,7 +356,7 @@ impl Sim {
 
     pub(crate) fn end_launcher(&mut self) {
         if let Some(job) = self.job.take() {
-            self.stdin_untaken = job.stdin_untaken();
+            self.stdin_unread = job.stdin_unread();
         }
         self.ended_at = Some(self.now);
         for node in
@@ -392,6 +393,7 @@ impl Sim {
             DaemonAction::SendUp(frame) => self.transmit(node, false, frame),
             DaemonAction::SendChild { link, frame } => self.transmit(NodeIdx(link.0), true, frame),
             DaemonAction::CloseChild { link } => self.close(NodeIdx(link.0), true),
+            DaemonAction::Keep { .. } | DaemonAction::Resize(_) => {}
             DaemonAction::Prepare(launch) => self.prepare(node, &launch),
             DaemonAction::Spawn(_) => self.spawn(node),
             DaemonAction::WriteStdin { proc, bytes } => {
@@ -562,7 +564,7 @@ impl Sim {
             quiet_at: self.now.0,
             output: self.output,
             input,
-            stdin_untaken: self.stdin_untaken,
+            stdin_unread: self.stdin_unread,
             counts: self.counts,
             wrong: self.wrong,
             lost: self.lost,

@@ -233,14 +233,14 @@ fn stdin_reaches_one_rank_or_all_and_waits_for_readers() {
     let cfg = Config { program, stdin: 1_300_000, stdin_to: one.clone(), ..Config::default() };
     let reader_only = |r: Rank, _| if r.0 == 3 { vec![Act::ReadStdin] } else { Vec::new() };
     each(&Config { program: reader_only, ..cfg.clone() }, |r| {
-        assert_eq!((r.job().code(), r.input[3], r.stdin_untaken), (0, 1_300_000, 0));
+        assert_eq!((r.job().code(), r.input[3], r.stdin_unread), (0, 1_300_000, 0));
     });
     each(&Config { stdin_to: Stdin::All, ..cfg.clone() }, |r| {
         assert_eq!((r.job().code(), &r.input[..]), (0, &[1_300_000; 8][..]));
     });
     let nobody = |_, _| vec![Act::Sleep(ms(500))];
     each(&Config { program: nobody, ..cfg }, |r| {
-        assert!(r.stdin_untaken <= 4096, "{} bytes were eaten", r.stdin_untaken);
+        assert!(r.stdin_unread <= 4096, "{} bytes were eaten", r.stdin_unread);
     });
 }
 

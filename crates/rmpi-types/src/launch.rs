@@ -110,6 +110,15 @@ pub enum StdioKind {
     Pty,
 }
 
+/// Size of a terminal, in characters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Window {
+    /// Lines.
+    pub rows: u16,
+    /// Characters a line.
+    pub columns: u16,
+}
+
 /// The seldom used part of a [`NodeLaunch`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Extras {
@@ -125,6 +134,33 @@ pub struct Extras {
     pub ip: Option<IpFamily>,
     /// The address that other nodes are to use, if it could be resolved.
     pub advertise: Option<IpAddr>,
+    /// Files that were sent before this order, in the order of their numbers.
+    pub files: Vec<StagedFile>,
+    /// Ranks start in the job's own folder on the node.
+    pub in_session: bool,
+    /// Ranks are stopped before their first instruction, for a debugger.
+    pub stop_on_exec: bool,
+    /// Size of the ranks' terminals, where they have some: that of the launcher's.
+    pub window: Option<Window>,
+    /// This rank reads the daemon's own standard input, which is the launcher's.
+    pub own_stdin: Option<Rank>,
+    /// PMI is offered on a TCP port (`PMI_PORT`, `PMI_ID`) instead of an inherited descriptor.
+    pub pmi_port: bool,
+}
+
+/// A file that a node was sent for its ranks; it is removed when the job ends.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StagedFile {
+    /// Its name, without a folder.
+    pub name: OsString,
+    /// It is the program of this entry of [`NodeLaunch::apps`]; else it belongs into the ranks' working directory.
+    pub app: Option<u32>,
+    /// Permission bits.
+    pub mode: u32,
+    /// Bytes.
+    pub length: u64,
+    /// SHA-256 of its content.
+    pub sha256: [u8; 32],
 }
 
 /// Which process-management protocols ranks are offered (`--pmi`).

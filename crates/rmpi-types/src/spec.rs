@@ -51,6 +51,14 @@ pub struct JobSpec {
     pub gpus_per_rank: Option<GpusPerRank>,
     /// What is told when the time limit is reached.
     pub on_timeout: OnTimeout,
+    /// Files of ours that are copied into the ranks' working directory and removed at the end; made absolute.
+    pub preload: Vec<PathBuf>,
+    /// Ranks start in the job's own folder on each node.
+    pub in_session: bool,
+    /// Ranks are stopped before their first instruction, for a debugger.
+    pub stop_on_exec: bool,
+    /// PMI is offered on a TCP port instead of an inherited descriptor.
+    pub pmi_port: bool,
 }
 
 /// MPI's universe size (`-usize`).
@@ -93,6 +101,8 @@ pub struct App {
     pub hosts: Option<Vec<usize>>,
     /// Name of the process set its ranks are in (`--pset`).
     pub pset: Option<String>,
+    /// The program is ours and copied to the nodes (`--preload-binary`).
+    pub preload: bool,
 }
 
 /// Which variables ranks get beside those the launcher sets.

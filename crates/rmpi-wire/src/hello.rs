@@ -7,7 +7,7 @@ use crate::codec::WireError;
 /// Bytes of a hello.
 pub const LEN: usize = 64;
 /// Version of the protocol behind the hello.
-pub const PROTOCOL: u16 = 2;
+pub const PROTOCOL: u16 = 3;
 const MAGIC: &[u8; 8] = b"RMPICTRL";
 const BUILD: &str = match option_env!("RMPI_BUILD_ID") {
     Some(id) => id,

@@ -5,6 +5,7 @@
 //!
 //! ```text
 //! daemon    Report                          who I am, what I have
+//! launcher            File*                 what ranks need and the node may not have
 //! launcher            Prepare               ranks, environment, key
 //! daemon    Prepared | Failed               listeners bound, segment made, programs found
 //! launcher            Start                 the whole endpoint table
@@ -19,7 +20,7 @@ use crate::codec::{self, WireError};
 use crate::frame::{Dest, Frame, Kind, Origin};
 use crate::service::{Answer, Domain, GatherKey, Request, Scope, Space};
 use bytes::Bytes;
-use rmpi_types::launch::NodeEndpoints;
+use rmpi_types::launch::{NodeEndpoints, Window};
 use rmpi_types::{
     EndpointTable, LaunchFault, NodeIdx, NodeLaunch, NodeReport, ProcId, RankEnd, RankExit, RankSet,
 };
@@ -132,6 +133,15 @@ pub enum Down {
     Pause,
     /// Clean up and exit: nothing more will come.
     Finish,
+    /// Before `Prepare`. Payload: the next bytes of a file for this node's ranks, which `Prepare` names.
+    File {
+        /// Which, from 0, one after the other.
+        number: u32,
+        /// No more will come of it.
+        last: bool,
+    },
+    /// The launcher's terminal has another size: so have those of the ranks.
+    Resize(Window),
 }
 
 /// From a daemon to the launcher.
@@ -224,13 +234,6 @@ pub enum Up {
     Note(String),
     /// No process of the namespace is left on the node; the worker will exit after `Finish`.
     Ended,
-    /// The rank ended without having read this much of the standard input it has taken. Before its `Exited`.
-    StdinLeft {
-        /// The reader.
-        proc: ProcId,
-        /// Bytes.
-        bytes: u32,
-    },
     /// Answer to SIGQUIT. Payload: lines that say what the rank's processes and threads are doing.
     Stacks {
         /// The rank.

@@ -6,7 +6,7 @@
 
 use bytes::Bytes;
 use rmpi_types::cpus::{Cpu, CpuSet, Topology};
-use rmpi_types::launch::{AppLaunch, EnvMerge, NodeEndpoints, StdioKind};
+use rmpi_types::launch::{AppLaunch, EnvMerge, Extras, NodeEndpoints, StagedFile, StdioKind, Window};
 use rmpi_types::outcome::Abort;
 use rmpi_types::{
     DataPlane, EndpointTable, Epoch, JobId, LaunchFault, Namespace, NodeId, NodeIdx, NodeLaunch, NodeReport,
@@ -67,7 +67,16 @@ fn launch() -> NodeLaunch {
         stdio: StdioKind::Pty,
         kill_grace_ms: 5000,
         drain_ms: 5001,
-        extras: Default::default(),
+        extras: Extras {
+            files: vec![StagedFile {
+                name: "f".into(),
+                app: Some(0),
+                mode: 0o755,
+                length: 3,
+                sha256: [9; 32],
+            }],
+            ..Extras::default()
+        },
         output_credit: 262_144,
     }
 }
@@ -135,6 +144,8 @@ fn downs() -> Vec<Down> {
         Down::Space(Box::new(space())),
         Down::Pause,
         Down::Finish,
+        Down::File { number: 1, last: true },
+        Down::Resize(Window { rows: 25, columns: 80 }),
     ]
 }
 
@@ -155,7 +166,6 @@ fn ups() -> Vec<Up> {
         Up::Lost { node: NodeIdx(4), what: "w".into() },
         Up::Note("n".into()),
         Up::Ended,
-        Up::StdinLeft { proc: proc(), bytes: 5 },
         Up::Stacks { proc: proc() },
     ]
     .into_iter()

@@ -35,6 +35,7 @@ mod options;
 mod p2p;
 mod request;
 mod scope;
+mod shown;
 mod world;
 
 pub use boot::{Secret, Wiring};

@@ -6,6 +6,7 @@ use crate::comm::Communicator;
 use crate::error::{Error, InitError};
 use crate::kvs::Kvs;
 use crate::options::Options;
+use crate::shown;
 use rmpi_coll::select::{Layout, Overrides, Selector};
 use rmpi_core::{Config, Engine};
 use rmpi_net::{Acceptor, Identity, JobKey, Peers as _, QuicRail, Route, Security};
@@ -205,10 +206,12 @@ impl World {
     /// # Errors
     /// As [`World::init`].
     pub fn init_with(options: &Options) -> Result<Self, InitError> {
-        match Wiring::inherited()? {
+        let world = match Wiring::inherited()? {
             Some(wiring) => Self::with_wiring_and(wiring, options),
             None => Self::alone(),
-        }
+        }?;
+        shown::at(&world, "init");
+        Ok(world)
     }
 
     /// A world of one.
@@ -432,6 +435,7 @@ impl World {
         if self.inner.over.swap(true, Ordering::SeqCst) {
             return Ok(());
         }
+        shown::at(self, "finalize");
         let delivered = self.inner.engine.finish(FINISH);
         self.kvs(Kvs::finalize)?;
         if delivered { Ok(()) } else { Err(Error::Undelivered) }

@@ -126,7 +126,7 @@ fn one(name: &str, words: &[String]) -> Result<f64, String> {
     if status.success() { Ok(time) } else { Err(format!("{name}: {status}: {}", words.join(" "))) }
 }
 
-fn quiet(program: &str) -> Command {
+pub(super) fn quiet(program: &str) -> Command {
     let mut command = Command::new(program);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     command
@@ -149,7 +149,7 @@ fn line(np: u32, columns: &[Column<'_>]) -> String {
     text
 }
 
-fn median(times: &[f64]) -> f64 {
+pub(super) fn median(times: &[f64]) -> f64 {
     let mut sorted = times.to_vec();
     sorted.sort_by(f64::total_cmp);
     sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)

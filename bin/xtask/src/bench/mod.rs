@@ -7,6 +7,7 @@
 mod launch;
 mod line;
 mod measure;
+mod output;
 mod peers;
 mod plot;
 mod report;
@@ -33,6 +34,7 @@ pub(crate) const WORDS: &str = "\
   --rounds N       interleaved rounds (3)
   --out DIR        where results.json, the pictures and report.html go (target/bench)
   --draw           draw and report what DIR/results.json has, without measuring
+  output ...       first word: how fast ranks' output comes through (output --peer NAME=COMMAND ...)
   launch ...       first word: starting and ending ranks that do nothing (launch --np N,... --peer NAME=COMMAND ...)
 ";
 
@@ -43,6 +45,9 @@ pub(crate) const WORDS: &str = "\
 pub(crate) fn run(words: &[&str]) -> Result<(), String> {
     if let ["launch", words @ ..] = words {
         return launch::run(words);
+    }
+    if let ["output", words @ ..] = words {
+        return output::run(words);
     }
     let mut plan =
         Plan { peers: Vec::new(), suites: suite::all(), rounds: 3, out: stage::target().join("bench") };

@@ -12,7 +12,6 @@ const DVM: &str =
 const DEBUGGER: &str = "attach with: `rmpirun attach JOB --rank N -- gdb -p {pid}`; until that exists --output-proctable shows hosts and process ids";
 const LATER: &str = "is not supported by this version";
 const ELASTIC: &str = "elastic jobs are not supported by this version; give the number of ranks with -np";
-const STAGING: &str = "copying files to the hosts is not supported by this version";
 
 pub(super) const ROWS: &[Row] = &[
     idle("allow-run-as-root", &[], FLAG, Ignored),
@@ -43,7 +42,7 @@ pub(super) const ROWS: &[Row] = &[
     idle("soft", &["arch", "file"], ONE, Refused(RESERVED)),
     idle("dvm", &["hnp", "daemonize", "set-sid", "singleton"], FLAG, Refused(DVM)),
     idle("dvm-uri", &["ompi-server", "nameserver", "keepalive"], ONE, Refused(DVM)),
-    idle("tv", &["debug", "gdb", "stop-on-exec", "stop-in-init", "stop-in-app"], FLAG, Refused(DEBUGGER)),
+    idle("tv", &["debug", "gdb", "stop-in-init", "stop-in-app"], FLAG, Refused(DEBUGGER)),
     idle("debugger", &[], ONE, Refused(DEBUGGER)),
     idle("report-events", &[], ONE, Refused("event sinks of Open MPI are not supported; use --events FILE")),
     idle("jsrun", &[], FLAG, Refused("jsrun is not used; hosts are reached over SSH")),
@@ -67,12 +66,7 @@ pub(super) const ROWS: &[Row] = &[
     idle("r", &[], ONE, Refused("means redirects in torchrun (use --output-filename)")),
     idle("t", &[], ONE, Refused("means tee in torchrun (use --tag-output)")),
     idle("s", &[], ONE, Refused("is for standard input in Intel MPI (use --stdin)")).only(Personality::Hydra),
-    idle("s", &["preload-binary"], FLAG, Refused(STAGING)),
-    idle("preload-binary", &[], FLAG, Refused(STAGING)).only(Personality::Hydra),
-    idle("preload-files", &[], ONE, Refused(STAGING)),
-    idle("set-cwd-to-session-dir", &[], FLAG, Refused(LATER)),
     idle("xml-file", &[], ONE, Refused("is not supported; use --output json")),
-    idle("display-comm", &["display-comm-finalize"], FLAG, Refused(LATER)),
     idle("config-file", &[], ONE, Refused("files of horovodrun are not read by this version; use --tune")),
     idle("min-np", &["min-num-proc", "max-np", "max-num-proc", "elastic"], ONE, Refused(ELASTIC)),
     idle("elastic-timeout", &["reset-limit"], ONE, Refused(ELASTIC)),

@@ -205,6 +205,44 @@ pub(super) const ROWS: &[Row] = &[
     ),
     row(
         T,
+        "preload-binary",
+        &["s"],
+        "",
+        Act::Flag(|t| {
+            t.app.preload = true;
+            Ok(())
+        }),
+        "Copy this program from here to every host, for the time of the job.",
+    )
+    .app(),
+    row(
+        T,
+        "preload-files",
+        &[],
+        "FILES",
+        Act::Os(|t, files| {
+            for file in files.as_bytes().split(|&b| b == b',').filter(|f| !f.is_empty()) {
+                let file = absolute(t, &OsStr::from_bytes(file).to_owned())?;
+                t.job.job.preload.push(file);
+            }
+            Ok(())
+        }),
+        "Copy these files (a comma list) from here into the ranks' working directory on every host, for the time of the job. \
+         One that is there already with the same content stays.",
+    ),
+    row(
+        T,
+        "set-cwd-to-session-dir",
+        &[],
+        "",
+        Act::Flag(|t| {
+            t.job.job.in_session = true;
+            Ok(())
+        }),
+        "Start the ranks in a folder of the job's own on each host, which is removed at the end.",
+    ),
+    row(
+        T,
         "pset",
         &[],
         "NAME",

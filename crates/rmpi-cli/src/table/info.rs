@@ -1,10 +1,17 @@
 //! Rows: seeing what is done.
 
 use crate::command::{LogLevel, Progress, Where};
+use crate::draft::Target;
 use crate::output;
-use crate::row::{Act, Arity, Row, Topic, row};
+use crate::row::{Act, Arity, Row, Set, Topic, row};
 
 const T: Topic = Topic::Info;
+
+/// Ranks show their connections at `init` or `finalize`: ours by one variable, Open MPI's by its parameter.
+fn display_comm(target: &mut Target<'_>, when: &str) -> Set {
+    target.publish("RMPI_DISPLAY_COMM", when)?;
+    target.publish("OMPI_MCA_ompi_display_comm", &format!("mpi_{when}"))
+}
 
 pub(super) const ROWS: &[Row] = &[
     row(
@@ -115,6 +122,35 @@ pub(super) const ROWS: &[Row] = &[
             Ok(())
         }),
         "Show rank, host, process id and program of every rank once all run.",
+    ),
+    row(
+        T,
+        "stop-on-exec",
+        &[],
+        "",
+        Act::Flag(|t| {
+            output::stop_on_exec(t, true);
+            Ok(())
+        }),
+        "Stop every rank before its first instruction and show where it is: attach a debugger there, or continue it with \
+         kill -CONT.",
+    ),
+    row(
+        T,
+        "display-comm",
+        &[],
+        "",
+        Act::Flag(|t| display_comm(t, "init")),
+        "When ranks begin, one of each node shows by which way its ranks reach the others (ranks of the rmpi library; \
+         Open MPI 5 shows its own).",
+    ),
+    row(
+        T,
+        "display-comm-finalize",
+        &[],
+        "",
+        Act::Flag(|t| display_comm(t, "finalize")),
+        "The same when they end.",
     ),
     row(
         T,

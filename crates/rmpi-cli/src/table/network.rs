@@ -98,6 +98,17 @@ pub(super) const ROWS: &[Row] = &[
     ),
     row(
         T,
+        "pmi-port",
+        &[],
+        "",
+        Act::Flag(|t| {
+            t.job.job.pmi_port = true;
+            Ok(())
+        }),
+        "Offer PMI-1 and PMI-2 on a TCP port of each host (PMI_PORT, PMI_ID) instead of an inherited descriptor (PMI_FD).",
+    ),
+    row(
+        T,
         "encrypt",
         &["encrypt-data"],
         "",

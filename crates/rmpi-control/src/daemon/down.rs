@@ -26,6 +26,12 @@ impl DaemonMachine {
     ) -> Result<(), String> {
         match msg {
             Down::Prepare(launch) => return self.prepare(now, launch, out),
+            Down::File { number, last } => {
+                if self.phase != Phase::Idle {
+                    return Err("a file after the order it is for".into());
+                }
+                out.push(DaemonAction::Keep { number, bytes: payload, last });
+            }
             Down::Start(table) => {
                 if self.more_coming() {
                     return self.start_more(table, out);
@@ -81,6 +87,7 @@ impl DaemonMachine {
                 out.push(DaemonAction::Notified { domain, scope, by, payload });
             }
             Down::RankEnded { proc, end } => out.push(DaemonAction::RankEnded { proc, end }),
+            Down::Resize(window) => out.push(DaemonAction::Resize(window)),
             Down::Pause => self.paused = true,
             Down::Finish => self.finish(out),
         }

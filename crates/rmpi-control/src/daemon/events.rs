@@ -3,7 +3,7 @@
 
 use crate::link::{LinkId, LinkKind};
 use bytes::Bytes;
-use rmpi_types::launch::NodeEndpoints;
+use rmpi_types::launch::{NodeEndpoints, Window};
 use rmpi_types::{EndpointTable, LaunchFault, NodeIdx, NodeLaunch, NodeReport, ProcId, RankEnd, RankExit};
 use rmpi_wire::Frame;
 use rmpi_wire::msg::Stream;
@@ -103,7 +103,7 @@ pub enum DaemonEvent {
         /// End of the stream.
         last: bool,
     },
-    /// The rank took this many bytes of its standard input out of what [`DaemonAction::WriteStdin`] gave.
+    /// The rank has read this many bytes more of what [`DaemonAction::WriteStdin`] gave.
     StdinTaken {
         /// The reader.
         proc: ProcId,
@@ -114,13 +114,6 @@ pub enum DaemonEvent {
     StdinClosed {
         /// The reader.
         proc: ProcId,
-    },
-    /// The rank has ended and had not read this many of the bytes it took. Before its `RankExited`.
-    StdinLeft {
-        /// The reader.
-        proc: ProcId,
-        /// Bytes, at least one.
-        bytes: u32,
     },
     /// Answer to [`DaemonAction::Describe`] for one rank.
     Stacks {
@@ -211,6 +204,15 @@ pub enum DaemonAction {
         /// Its link.
         link: LinkId,
     },
+    /// Keep the next bytes of a file that the coming order names.
+    Keep {
+        /// Which.
+        number: u32,
+        /// Bytes, possibly none.
+        bytes: Bytes,
+        /// It is complete.
+        last: bool,
+    },
     /// Find programs, bind listeners, make the segment; then feed `Prepared`.
     Prepare(Box<NodeLaunch>),
     /// Start the prepared ranks; then feed `Spawned`. Nothing of their output may be read yet.
@@ -243,6 +245,8 @@ pub enum DaemonAction {
         /// The ranks, none of which has exited as far as the machine knows.
         procs: Vec<ProcId>,
     },
+    /// Give the terminals of ranks this size.
+    Resize(Window),
     /// Say what the processes and threads of these ranks are doing: feed `Stacks` for each.
     Describe {
         /// The ranks, as for `Signal`.

@@ -137,12 +137,6 @@ impl DaemonMachine {
         self.send_up(Up::StdinCredit { proc, bytes: 0 }, Bytes::new(), out);
     }
 
-    pub(super) fn stdin_left(&mut self, proc: ProcId, bytes: u32, out: &mut Vec<DaemonAction>) {
-        if self.ranks.get(proc).is_some_and(|s| s.alive()) {
-            self.send_up(Up::StdinLeft { proc, bytes }, Bytes::new(), out);
-        }
-    }
-
     pub(super) fn stacks(&mut self, proc: ProcId, mut text: Bytes, out: &mut Vec<DaemonAction>) {
         if self.runs(proc) {
             text.truncate(MAX_PAYLOAD);

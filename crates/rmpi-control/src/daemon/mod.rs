@@ -162,7 +162,6 @@ impl DaemonMachine {
             }
             DaemonEvent::StdinTaken { proc, bytes } => self.stdin_taken(proc, bytes, out),
             DaemonEvent::StdinClosed { proc } => self.stdin_closed(proc, out),
-            DaemonEvent::StdinLeft { proc, bytes } => self.stdin_left(proc, bytes, out),
             DaemonEvent::Stacks { proc, text } => self.stacks(proc, text, out),
             DaemonEvent::RankExited(exit) => self.rank_exited(now, exit, out),
             DaemonEvent::RankRequest { proc, id, request, payload } => {
@@ -466,7 +465,6 @@ fn of_a_rank(event: &DaemonEvent) -> Option<ProcId> {
         DaemonEvent::Output { proc, .. }
         | DaemonEvent::StdinTaken { proc, .. }
         | DaemonEvent::StdinClosed { proc }
-        | DaemonEvent::StdinLeft { proc, .. }
         | DaemonEvent::RankRequest { proc, .. }
         | DaemonEvent::Member { proc, .. }
         | DaemonEvent::Join { by: proc, .. }

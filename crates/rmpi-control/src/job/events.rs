@@ -4,6 +4,7 @@
 
 use crate::link::{LinkId, LinkKind};
 use bytes::Bytes;
+use rmpi_types::launch::Window;
 use rmpi_types::spec::{Limits, OnFailure, Stdin};
 use rmpi_types::{JobOutcome, LaunchFault, NodeIdx, NodeLaunch, NodeReport, ProcId, RankExit, Stage};
 use rmpi_wire::Frame;
@@ -28,6 +29,8 @@ pub struct JobPolicy {
     /// Our wall clock at [`crate::Time::ZERO`], microseconds since 1970: ranks' ends on different nodes are
     /// ordered by their clocks' offsets from it.
     pub wall_at_zero_us: u64,
+    /// Files every node with ranks is sent before its order.
+    pub files: Vec<Bytes>,
 }
 
 impl Default for JobPolicy {
@@ -40,6 +43,7 @@ impl Default for JobPolicy {
             ignore_broken_pipe: false,
             stacks_on_timeout: false,
             wall_at_zero_us: 0,
+            files: Vec::new(),
         }
     }
 }
@@ -129,6 +133,8 @@ pub enum JobEvent {
     },
     /// The user's signal to us.
     Signal(i32),
+    /// Our terminal has another size.
+    Resized(Window),
     /// The embedder cancels the job: as SIGTERM.
     Cancel,
     /// The reader of our standard output went away. From then on the driver discards and reports `Written`.
@@ -174,11 +180,17 @@ pub enum JobAction {
         /// End of the stream.
         last: bool,
     },
-    /// Read our standard input once, at most this many bytes, and feed [`JobEvent::Stdin`] or
-    /// [`JobEvent::StdinEof`]. Replaced by nothing: one request is open at a time.
+    /// Take of our standard input once what comes next, at most this many bytes, and feed [`JobEvent::Stdin`]
+    /// or [`JobEvent::StdinEof`]. Replaced by nothing: one request is open at a time. Where the input can be
+    /// looked at without taking it out, it stays there until [`JobAction::StdinRead`].
     ReadStdin {
         /// Bytes.
         up_to: u32,
+    },
+    /// A rank has read this many bytes more of our standard input: from now on they are gone from it.
+    StdinRead {
+        /// Bytes.
+        bytes: u64,
     },
     /// Something an embedder may want to know.
     Event(JobEventOut),

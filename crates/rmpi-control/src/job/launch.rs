@@ -11,6 +11,7 @@ use rmpi_types::outcome::Cause;
 use rmpi_types::spec::Stdin;
 use rmpi_types::{EndpointTable, LaunchFault, NodeIdx, NodeLaunch, NodeReport, Rank, RankSet, Stage};
 use rmpi_wire::Down;
+use rmpi_wire::frame::MAX_PAYLOAD;
 use std::time::Duration;
 use tracing::{debug, info};
 
@@ -213,6 +214,7 @@ impl JobMachine {
         self.finish_unused(out);
         let mut too_large = Vec::new();
         for (node, launch) in plan {
+            self.send_files(node, out);
             if let Err(what) = self.send(node, Down::Prepare(Box::new(launch)), Bytes::new(), out) {
                 too_large.push((node, what));
             }
@@ -224,6 +226,23 @@ impl JobMachine {
         }
         // A host may have been lost while the plan was made.
         self.try_start(now, out);
+    }
+
+    /// Sends a node the files its ranks need, in pieces.
+    fn send_files(&mut self, node: NodeIdx, out: &mut Vec<JobAction>) {
+        let files = std::mem::take(&mut self.policy.files);
+        for (number, file) in (0..).zip(&files) {
+            let mut rest = file.clone();
+            loop {
+                let piece = rest.split_to(rest.len().min(MAX_PAYLOAD));
+                let last = rest.is_empty();
+                self.tell(node, Down::File { number, last }, piece, out);
+                if last {
+                    break;
+                }
+            }
+        }
+        self.policy.files = files;
     }
 
     /// Enters a plan into the tables.

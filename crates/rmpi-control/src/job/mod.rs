@@ -151,6 +151,10 @@ impl JobMachine {
             JobEvent::StdinEof => self.stdin_eof(out),
             JobEvent::Written { proc, stream, bytes } => self.written(proc, stream, bytes, out),
             JobEvent::Signal(signal) => self.user_signal(now, signal, out),
+            JobEvent::Resized(window) if self.phase == Phase::Running => {
+                self.tell_all(Down::Resize(window), out);
+            }
+            JobEvent::Resized(_) => {}
             JobEvent::Cancel => self.user_signal(now, crate::signals::TERM, out),
             JobEvent::BrokenPipe => self.broken_pipe(now, out),
         }
@@ -168,11 +172,11 @@ impl JobMachine {
         earlier(earlier(earlier(links, self.launch_at), self.ending.next_timer()), names)
     }
 
-    /// Bytes of our standard input that no rank has taken: a driver may seek a file back by as many, so that
-    /// the next command of a script finds its input.
+    /// Bytes of our standard input that came here and that no rank has read: a driver may seek a file back by as
+    /// many, so that the next command of a script finds its input.
     #[must_use]
-    pub fn stdin_untaken(&self) -> u64 {
-        self.input.untaken()
+    pub fn stdin_unread(&self) -> u64 {
+        self.input.unread()
     }
 
     fn tick(&mut self, now: Time, out: &mut Vec<JobAction>) {

@@ -1,29 +1,28 @@
-//! Our standard input for the ranks that read it. Nothing is read before a rank is there to take it; a first
-//! small piece goes out, and more is read only once it was taken. A full window blocks reading; for several
-//! readers the slowest sets the pace.
+//! Our standard input for the ranks that read it. Nothing is looked at before a rank is there to take it; a first
+//! small piece goes out, and more only once it was read. A full window blocks; for several readers the slowest
+//! sets the pace, and what the fastest has read is gone from our input for good: the rest is the next command's.
 
 use rmpi_types::{NodeIdx, ProcId, Rank};
 use rmpi_wire::frame::MAX_PAYLOAD;
 use std::collections::BTreeMap;
 
-/// Bytes read before any rank has taken anything.
+/// Bytes sent before any rank has read anything.
 const FIRST: u32 = 4 << 10;
-/// Bytes given to a reader and not taken beyond which no more is read.
-const WINDOW: u32 = 128 << 10;
+/// Bytes given to a reader and not read beyond which no more is sent.
+const WINDOW: u64 = 128 << 10;
 
 #[derive(Debug)]
 struct Reader {
     node: NodeIdx,
-    outstanding: u32,
-    /// Bytes it took and had not read when it ended.
-    left: u32,
-    taking: bool,
+    /// Bytes it was given, and of those the ones it has read.
+    given: u64,
+    read: u64,
     open: bool,
 }
 
 impl Reader {
     fn blocks(&self) -> bool {
-        self.open && self.outstanding > if self.taking { WINDOW } else { 0 }
+        self.open && self.given - self.read > if self.read > 0 { WINDOW } else { 0 }
     }
 }
 
@@ -37,14 +36,15 @@ pub(super) struct Input {
     blocked: usize,
     asked: bool,
     ended: bool,
-    /// Bytes that found no reader any more.
-    unsent: u64,
+    /// Bytes of our input that came here, and those that some rank has read.
+    came: u64,
+    read: u64,
 }
 
 impl Input {
     /// A reader runs.
     pub(super) fn started(&mut self, proc: ProcId, node: NodeIdx) {
-        let reader = Reader { node, outstanding: 0, left: 0, taking: false, open: true };
+        let reader = Reader { node, given: 0, read: 0, open: true };
         if self.readers.insert(proc.rank, reader).is_none() {
             self.expected = self.expected.saturating_sub(1);
             self.open += 1;
@@ -65,20 +65,17 @@ impl Input {
         self.change(rank, |r| r.open = false);
     }
 
-    /// A reader took bytes; false when it was not given as many.
-    pub(super) fn taken(&mut self, rank: Rank, bytes: u32) -> bool {
-        let Some(reader) = self.readers.get(&rank) else { return false };
-        let right = bytes <= reader.outstanding;
-        self.change(rank, |r| {
-            r.outstanding = r.outstanding.saturating_sub(bytes);
-            r.taking = true;
-        });
-        right
-    }
-
-    /// A reader ended and had not read this much of what it took.
-    pub(super) fn left(&mut self, rank: Rank, bytes: u32) {
-        self.change(rank, |r| r.left = bytes);
+    /// A reader has read bytes: how many of them nobody had read before, `None` when it was not given as many.
+    pub(super) fn taken(&mut self, rank: Rank, bytes: u32) -> Option<u64> {
+        let reader = self.readers.get(&rank)?;
+        let read = reader.read + u64::from(bytes);
+        if read > reader.given {
+            return None;
+        }
+        self.change(rank, |r| r.read = read);
+        let fresh = read.saturating_sub(self.read);
+        self.read += fresh;
+        Some(fresh)
     }
 
     /// How many bytes to read now, if any.
@@ -88,21 +85,17 @@ impl Input {
             return None;
         }
         self.asked = true;
-        let taking = self.readers.values().next().is_some_and(|r| r.taking);
-        Some(if taking { u32::try_from(MAX_PAYLOAD).unwrap_or(FIRST) } else { FIRST })
+        Some(if self.read > 0 { u32::try_from(MAX_PAYLOAD).unwrap_or(FIRST) } else { FIRST })
     }
 
-    /// Bytes were read: who gets them.
-    pub(super) fn read(&mut self, bytes: usize) -> Vec<(Rank, NodeIdx)> {
+    /// Bytes came: who gets them.
+    pub(super) fn came(&mut self, bytes: usize) -> Vec<(Rank, NodeIdx)> {
         self.asked = false;
         let open: Vec<(Rank, NodeIdx)> = self.to();
-        let count = u32::try_from(bytes).unwrap_or(u32::MAX);
         for (rank, _) in &open {
-            self.change(*rank, |r| r.outstanding = r.outstanding.saturating_add(count));
+            self.change(*rank, |r| r.given += bytes as u64);
         }
-        if open.is_empty() {
-            self.unsent += bytes as u64;
-        }
+        self.came += bytes as u64;
         open
     }
 
@@ -116,10 +109,9 @@ impl Input {
         self.readers.iter().filter(|(_, r)| r.open).map(|(rank, r)| (*rank, r.node)).collect()
     }
 
-    /// Bytes that no rank took, or at least read.
-    pub(super) fn untaken(&self) -> u64 {
-        let unread = |r: &Reader| u64::from(r.outstanding) + u64::from(r.left);
-        self.unsent + self.readers.values().map(unread).min().unwrap_or(0)
+    /// Bytes that came and that no rank has read.
+    pub(super) fn unread(&self) -> u64 {
+        self.came - self.read
     }
 }
 
@@ -134,34 +126,33 @@ mod tests {
     }
 
     #[test]
-    fn nothing_more_is_read_until_the_first_piece_was_taken() {
+    fn nothing_more_is_sent_until_the_first_piece_was_read() {
         let mut input = input(1);
         assert_eq!(input.wanted(), Some(FIRST));
         assert_eq!(input.wanted(), None, "one request at a time");
-        assert_eq!(input.read(100).len(), 1);
+        assert_eq!(input.came(100).len(), 1);
         assert_eq!(input.wanted(), None);
-        assert_eq!(input.untaken(), 100);
-        assert!(input.taken(Rank(0), 60));
-        assert_eq!(input.wanted(), Some(64 << 10));
-        assert!(!input.taken(Rank(0), 41), "more than it was given");
+        assert_eq!(input.unread(), 100);
+        assert_eq!(input.taken(Rank(0), 60), Some(60));
+        assert_eq!((input.wanted(), input.unread()), (Some(64 << 10), 40));
+        assert_eq!(input.taken(Rank(0), 41), None, "more than it was given");
     }
 
     #[test]
-    fn the_slowest_reader_sets_the_pace_and_a_closed_one_does_not_count() {
+    fn the_slowest_reader_sets_the_pace_and_the_fastest_says_what_is_gone() {
         let mut input = input(2);
         assert_eq!(input.wanted(), Some(FIRST));
-        assert_eq!(input.read(10).len(), 2);
-        assert!(input.taken(Rank(0), 10));
+        assert_eq!(input.came(10).len(), 2);
+        assert_eq!(input.taken(Rank(0), 10), Some(10));
         assert_eq!(input.wanted(), None);
-        input.closed(Rank(1));
+        assert_eq!(input.taken(Rank(1), 4), Some(0), "the same bytes once more");
         assert!(input.wanted().is_some());
         input.closed(Rank(0));
-        assert!(input.read(5).is_empty());
-        assert_eq!(input.untaken(), 5);
-        input.left(Rank(0), 7);
-        assert_eq!(input.untaken(), 5 + 7, "rank 1 did not take its 10");
-        input.left(Rank(0), 70);
-        assert_eq!(input.untaken(), 5 + 10);
+        assert_eq!(input.came(20).len(), 1);
+        assert_eq!((input.taken(Rank(1), 8), input.unread()), (Some(2), 18));
+        input.closed(Rank(1));
+        assert!(input.came(5).is_empty());
+        assert_eq!(input.unread(), 23);
     }
 
     #[test]

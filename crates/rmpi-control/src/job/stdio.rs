@@ -68,7 +68,7 @@ impl JobMachine {
         if bytes.is_empty() {
             return self.stdin_eof(out);
         }
-        for (rank, node) in self.input.read(bytes.len()) {
+        for (rank, node) in self.input.came(bytes.len()) {
             let proc = self.ranks.proc(rank);
             self.tell(node, Down::Stdin { proc }, bytes.clone(), out);
         }
@@ -90,8 +90,12 @@ impl JobMachine {
     ) -> Result<(), String> {
         if bytes == 0 {
             self.input.closed(proc.rank);
-        } else if !self.input.taken(proc.rank, bytes) {
-            return Err(format!("{proc} took more input than it was given"));
+        } else {
+            let fresh = self.input.taken(proc.rank, bytes);
+            let bytes = fresh.ok_or_else(|| format!("{proc} read more input than it was given"))?;
+            if bytes > 0 {
+                out.push(JobAction::StdinRead { bytes });
+            }
         }
         self.want_input(out);
         Ok(())

@@ -38,11 +38,6 @@ impl JobMachine {
                 self.of(node, proc)?;
                 self.stdin_credit(proc, bytes, out)
             }
-            Up::StdinLeft { proc, bytes } => {
-                self.of(node, proc)?;
-                self.input.left(proc.rank, bytes);
-                Ok(())
-            }
             Up::Stacks { proc } => {
                 self.of(node, proc)?;
                 self.ending.looked(now);

@@ -54,6 +54,8 @@ pub(super) struct Plan {
     pub(super) nofile: [u64; 2],
     pub(super) parent: i32,
     pub(super) report: i32,
+    /// Whether the parent traces it, to stop it at its exec.
+    pub(super) traced: bool,
     /// Signals to set to their default, bit 0 for signal 1.
     pub(super) reset: u64,
     pub(super) index: i32,
@@ -158,6 +160,12 @@ unsafe fn run(plan: &Plan) -> (Step, i32) {
         let ret = call(libc::SYS_chdir, [plan.cwd as usize, 0, 0, 0, 0]);
         if ret < 0 {
             return (Step::Cwd, errno(ret));
+        }
+        if plan.traced {
+            let ret = call(libc::SYS_ptrace, [libc::PTRACE_TRACEME as usize, 0, 0, 0, 0]);
+            if ret < 0 {
+                return (Step::Setup, errno(ret));
+            }
         }
         let mask = &raw const EMPTY_MASK as usize;
         call(libc::SYS_rt_sigprocmask, [libc::SIG_SETMASK as usize, mask, 0, KERNEL_SIGSET_BYTES, 0]);

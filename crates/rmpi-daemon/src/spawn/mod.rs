@@ -53,6 +53,8 @@ pub(crate) struct Child {
     pub fds: Vec<(Arc<OwnedFd>, RawFd)>,
     /// Soft and hard limit of open files, if another than ours.
     pub nofile: Option<(u64, u64)>,
+    /// Stop it before its first instruction: `sys::reap_any` lets go of it there.
+    pub stopped: bool,
 }
 
 /// Why a child did not come to run its program, or not as asked.
@@ -286,6 +288,7 @@ fn hold(child: Child, index: usize, common: &Common) -> io::Result<Held> {
         nofile: child.nofile.map_or([0, 0], |(soft, hard)| [soft, hard]),
         parent: common.parent,
         report: common.report,
+        traced: child.stopped,
         reset: common.reset,
         index: i32::try_from(index).unwrap_or(i32::MAX),
     });

@@ -29,6 +29,7 @@ fn child(program: &Arc<Program>, out: OwnedFd) -> Child {
         cpus: None,
         fds: vec![(null, 0), (Arc::new(out), 1)],
         nofile: None,
+        stopped: false,
     }
 }
 

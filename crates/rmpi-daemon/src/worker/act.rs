@@ -1,6 +1,6 @@
 //! Carrying out what the machine says.
 
-use super::{Starting, Sweeping, Worker};
+use super::{Starting, Sweeping, Worker, ported};
 use crate::prepare::{self, RankEnds};
 use crate::{family, stacks, sys, topo};
 use bytes::Bytes;
@@ -8,6 +8,7 @@ use rmpi_control::{DaemonAction, DaemonEvent};
 use rmpi_pmi::api::{Event, Question};
 use rmpi_types::{EndpointTable, LaunchFault, NodeLaunch, ProcId, Stage};
 use rmpi_wire::msg::Stream;
+use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -24,6 +25,10 @@ impl Worker {
                 // No stream of a child is ever fed in here.
                 tracing::error!(?link, "order for a child that does not exist");
             }
+            DaemonAction::Keep { number, bytes, last } => {
+                let temporary = self.temporary().to_owned();
+                self.staging.keep(&temporary, number, &bytes, last);
+            }
             DaemonAction::Prepare(launch) => self.prepare(*launch),
             DaemonAction::Spawn(table) => self.spawn(&table),
             DaemonAction::WriteStdin { proc, bytes } => self.write_stdin(proc, bytes),
@@ -38,6 +43,11 @@ impl Worker {
                 }
             }
             DaemonAction::Signal { signal, procs } => self.signal(signal, &procs),
+            DaemonAction::Resize(window) => {
+                for terminal in self.ranks.values().filter_map(|r| r.terminal.as_ref()) {
+                    sys::resize(terminal.as_fd(), window);
+                }
+            }
             DaemonAction::Describe { procs } => self.describe(&procs),
             DaemonAction::KillAll => {
                 let now = Instant::now();
@@ -67,7 +77,10 @@ impl Worker {
     fn prepare(&mut self, launch: NodeLaunch) {
         let span = tracing::info_span!("job", job = %launch.job);
         let _entered = span.enter();
-        let result = prepare::prepare(launch, &self.env, &Self::home(), self.files);
+        let temporary = self.temporary().to_owned();
+        let home = Self::home();
+        let node = prepare::Node { env: &self.env, home: &home, temporary: &temporary, files: self.files };
+        let result = prepare::prepare(launch, &node, &mut self.staging);
         let result = result.map(|(prepared, endpoints, notes)| {
             self.pending.extend(notes.into_iter().map(DaemonEvent::Note));
             self.prepared = Some(prepared);
@@ -94,9 +107,14 @@ impl Worker {
             return self.undo(LaunchFault::fatal(Stage::Wire, what));
         }
         self.serve_space(space);
+        if let Err(error) = self.open_port(prepared.launch()) {
+            let what = format!("cannot listen for PMI clients: {error}");
+            return self.undo(LaunchFault::fatal(Stage::Wire, what));
+        }
+        let pmi_port = self.ported.as_ref().map(ported::Ported::port);
         let port = self.door.as_ref().map(|d| d.port);
         let pmix = self.serving.servers.pmix().zip(port).filter(|_| prepared.launch().mpi.pmi.pmix());
-        match prepared.start(table, pmix, self.reset) {
+        match prepared.start(table, pmix, self.reset, pmi_port) {
             Ok((batch, ends)) => {
                 let procs = ends.iter().map(|e| e.proc).collect();
                 let pids = batch.pids().to_vec();
@@ -176,6 +194,14 @@ impl Worker {
             self.release(false);
         }
         self.drain();
+    }
+
+    /// Tells how much more a rank has read of its standard input.
+    pub(super) fn took(&mut self, proc: ProcId) {
+        let bytes = self.ranks.get(&proc).and_then(|r| r.intake.as_ref()).map_or(0, |intake| intake.read());
+        if bytes > 0 {
+            self.feed(DaemonEvent::StdinTaken { proc, bytes });
+        }
     }
 
     fn write_stdin(&mut self, proc: ProcId, bytes: Bytes) {

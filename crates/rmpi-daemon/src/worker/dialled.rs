@@ -5,6 +5,7 @@ use super::Worker;
 use super::serve::Input;
 use crate::kvs::{Heard, Requests};
 use crate::peer;
+use crate::staging::Folder;
 use nix::libc;
 use rmpi_pmi::api::{Conn, Event};
 use rmpi_pmi::pmix::server::{PmixServer, Setup};
@@ -38,23 +39,6 @@ impl Drop for Door {
     }
 }
 
-/// A folder that goes, with all that is in it, when this does.
-#[derive(Debug)]
-struct Folder {
-    path: PathBuf,
-    made: bool,
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        if self.made
-            && let Err(error) = fs::remove_dir_all(&self.path)
-        {
-            tracing::warn!(%error, path = %self.path.display(), "session folder stays");
-        }
-    }
-}
-
 /// The folder of a job on a node: many daemons of one job may share a machine.
 fn folder(launch: &NodeLaunch, temporary: &Path) -> PathBuf {
     let job: String = launch.job.0[..8].iter().map(|b| format!("{b:02x}")).collect();
@@ -77,8 +61,7 @@ impl Worker {
         let inputs = self.events.clone();
         let accepting =
             spawn_local(accept(listener, move |stream| drop(inputs.send(Input::Accepted(stream)))));
-        let temporary = self.env.get(std::ffi::OsStr::new("TMPDIR")).filter(|t| Path::new(t).is_absolute());
-        let path = folder(launch, temporary.map_or(Path::new("/tmp"), Path::new));
+        let path = folder(launch, self.temporary());
         let setup = Setup {
             node: launch.node.0,
             uid: nix::unistd::geteuid().as_raw(),
@@ -117,12 +100,19 @@ impl Worker {
 
     /// Words of one who dialled in.
     pub(super) fn dialled_heard(&mut self, conn: Conn, bytes: bytes::Bytes) {
+        if self.ported.as_ref().is_some_and(|p| p.has(conn)) {
+            return self.pmi_port_heard(conn, bytes);
+        }
         self.tell_servers(Event::Bytes { conn, bytes });
         self.drain();
     }
 
     /// One who dialled in has hung up.
     pub(super) fn dialled_end(&mut self, conn: Conn) {
+        if let Some(proc) = self.ported.as_mut().and_then(|p| p.gone(conn)) {
+            self.pmi_eof(proc);
+            self.drain();
+        }
         if self.door.as_mut().is_some_and(|d| d.streams.remove(&conn).is_some()) {
             self.tell_servers(Event::Eof { conn });
             self.drain();
@@ -158,7 +148,7 @@ impl Door {
 }
 
 /// Takes in who dials, for as long as the kernel has room for more.
-async fn accept(listener: tokio::net::TcpListener, taken: impl Fn(TcpStream)) {
+pub(super) async fn accept(listener: tokio::net::TcpListener, taken: impl Fn(TcpStream)) {
     let spare = || fs::File::open("/dev/null");
     // Given up for a moment when no descriptor is left: who dials then is turned away at once and not left waiting.
     let mut kept = spare();
@@ -172,17 +162,17 @@ async fn accept(listener: tokio::net::TcpListener, taken: impl Fn(TcpStream)) {
         };
         match error.raw_os_error() {
             Some(libc::EMFILE | libc::ENFILE) if kept.is_ok() => {
-                tracing::warn!(%error, "a PMIx client is turned away");
+                tracing::warn!(%error, "a client is turned away");
                 drop(kept);
                 drop(listener.accept().await);
                 kept = spare();
             }
             Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
-                tracing::error!(%error, "no more PMIx clients are let in");
+                tracing::error!(%error, "no more clients are let in");
                 return;
             }
             // A dialler that left again.
-            _ => tracing::debug!(%error, "PMIx listener"),
+            _ => tracing::debug!(%error, "listener for clients"),
         }
     }
 }

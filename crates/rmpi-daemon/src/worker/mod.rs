@@ -5,6 +5,7 @@
 
 mod act;
 mod dialled;
+mod ported;
 mod reap;
 mod serve;
 
@@ -14,8 +15,10 @@ use crate::lines::Tail;
 use crate::node::{self, FileLimit, Survey};
 use crate::prepare::{Prepared, RankEnds};
 use crate::spawn::Batch;
+use crate::staging::Staging;
 use crate::status::Status;
-use crate::stdio::{self, Credit, Taken, Unread};
+use crate::stdin::{self, Intake, Taken};
+use crate::stdio::{self, Credit};
 use crate::uplink::{self, End, Queue};
 use crate::{family, passwd, sys};
 use bytes::Bytes;
@@ -27,7 +30,7 @@ use rmpi_wire::msg::Stream;
 use serve::{Input, Serving};
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
-use std::io;
+use std::io::{self, IsTerminal as _};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -45,7 +48,7 @@ const FLUSH: Duration = Duration::from_secs(5);
 struct RankState {
     credits: [Rc<Credit>; 2],
     stdin: Option<mpsc::UnboundedSender<Bytes>>,
-    unread: Option<Rc<Unread>>,
+    intake: Option<Rc<Intake>>,
     requests: Option<Requests>,
     tail: Rc<RefCell<Tail>>,
     stderr_done: bool,
@@ -53,6 +56,8 @@ struct RankState {
     pid: i32,
     alive: bool,
     gone: Option<(std::sync::Arc<OwnedFd>, u32)>,
+    /// Our end of its terminal, if it has one.
+    terminal: Option<OwnedFd>,
 }
 
 /// A batch on its way, and a copy of its report pipe that the runtime watches.
@@ -86,6 +91,7 @@ struct Worker {
     oom_before: u64,
     /// Signals that ranks get with their default action.
     reset: u64,
+    staging: Staging,
     prepared: Option<Prepared>,
     programs: HashMap<ProcId, std::ffi::OsString>,
     starting: Option<Starting>,
@@ -94,6 +100,7 @@ struct Worker {
     ranks: HashMap<ProcId, RankState>,
     serving: Serving,
     door: Option<dialled::Door>,
+    ported: Option<ported::Ported>,
     by_pid: HashMap<i32, ProcId>,
     waiting: Vec<Waiting>,
     sweeping: Option<Sweeping>,
@@ -196,8 +203,10 @@ async fn run(
             }
             input = inbox.recv() => match input {
                 Some(Input::Event(event)) => worker.feed(event),
+                Some(Input::Took(proc)) => worker.took(proc),
                 Some(Input::Bytes(proc, bytes)) => worker.pmi_bytes(proc, bytes),
                 Some(Input::Accepted(stream)) => worker.dialled_in(stream),
+                Some(Input::PmiAccepted(stream)) => worker.pmi_dialled_in(stream),
                 Some(Input::Heard(conn, bytes)) => worker.dialled_heard(conn, bytes),
                 Some(Input::HungUp(conn)) => worker.dialled_end(conn),
                 None => {}
@@ -242,6 +251,7 @@ impl Worker {
             topology: Topology::default(),
             oom_before: 0,
             reset: u64::MAX,
+            staging: Staging::default(),
             prepared: None,
             programs: HashMap::new(),
             starting: None,
@@ -249,6 +259,7 @@ impl Worker {
             ranks: HashMap::new(),
             serving: Serving::default(),
             door: None,
+            ported: None,
             by_pid: HashMap::new(),
             waiting: Vec::new(),
             sweeping: None,
@@ -320,6 +331,7 @@ impl Worker {
         let proc = ends.proc;
         let tail = Rc::new(RefCell::new(Tail::default()));
         let credits = [Rc::new(Credit::default()), Rc::new(Credit::default())];
+        let terminal = ends.stdout.is_terminal().then(|| ends.stdout.try_clone()).transpose()?;
         let streams = [(Stream::Stdout, ends.stdout, None), (Stream::Stderr, ends.stderr, Some(&tail))];
         for ((stream, fd, tail), credit) in streams.into_iter().zip(&credits) {
             let fd = stdio::nonblocking(fd)?;
@@ -329,12 +341,12 @@ impl Worker {
             };
             spawn_local(stdio::read_output(fd, Rc::clone(credit), window, tail, give));
         }
-        let (stdin, unread) = ends.stdin.map(|fd| self.serve_stdin(proc, fd)).transpose()?.unzip();
+        let (stdin, intake) = ends.stdin.map(|fd| self.serve_stdin(proc, fd)).transpose()?.unzip();
         let requests = self.serve_requests(proc, ends.kvs)?;
         let state = RankState {
             credits,
             stdin,
-            unread,
+            intake,
             requests: Some(requests),
             tail,
             stderr_done: false,
@@ -342,6 +354,7 @@ impl Worker {
             pid,
             alive: true,
             gone: ends.gone,
+            terminal,
         };
         self.ranks.insert(proc, state);
         self.by_pid.insert(pid, proc);
@@ -352,20 +365,19 @@ impl Worker {
         &self,
         proc: ProcId,
         fd: OwnedFd,
-    ) -> io::Result<(mpsc::UnboundedSender<Bytes>, Rc<Unread>)> {
+    ) -> io::Result<(mpsc::UnboundedSender<Bytes>, Rc<Intake>)> {
         let (send, receive) = mpsc::unbounded_channel();
         let events = self.events.clone();
         let report = move |taken| {
-            let event = match taken {
-                Taken::Bytes(bytes) => DaemonEvent::StdinTaken { proc, bytes },
-                Taken::Closed => DaemonEvent::StdinClosed { proc },
-            };
-            let _ = events.send(event.into());
+            let _ = events.send(match taken {
+                Taken::More => Input::Took(proc),
+                Taken::Closed => DaemonEvent::StdinClosed { proc }.into(),
+            });
         };
         let fd = Rc::new(stdio::nonblocking(fd)?);
-        let unread = Rc::new(Unread::of(&fd));
-        spawn_local(stdio::write_stdin(fd, Rc::clone(&unread), receive, report));
-        Ok((send, unread))
+        let intake = Rc::new(Intake::of(&fd));
+        spawn_local(stdin::write(fd, Rc::clone(&intake), receive, report));
+        Ok((send, intake))
     }
 
     fn serve_requests(&self, proc: ProcId, fd: OwnedFd) -> io::Result<Requests> {
@@ -373,6 +385,12 @@ impl Worker {
         Requests::serve(proc, fd, move |proc, what| {
             serve::heard(proc, what, |input| drop(events.send(input)));
         })
+    }
+
+    /// The node's folder for what goes again.
+    fn temporary(&self) -> &std::path::Path {
+        let named = self.env.get(std::ffi::OsStr::new("TMPDIR")).map(std::path::Path::new);
+        named.filter(|t| t.is_absolute()).unwrap_or(std::path::Path::new("/tmp"))
     }
 
     fn home() -> std::path::PathBuf {

@@ -42,9 +42,8 @@ impl Worker {
             let _ = rmpi_shm::mark_gone(&segment, local);
         }
         rank.stdin = None;
-        let left = rank.unread.take().map_or(0, |unread| unread.count());
-        if left > 0 {
-            self.pending.push_back(DaemonEvent::StdinLeft { proc, bytes: left });
+        if let Some(intake) = rank.intake.take() {
+            self.pending.push_back(DaemonEvent::StdinTaken { proc, bytes: intake.read() });
         }
         let killed = matches!(one.end, RankEnd::Signaled { signal: libc::SIGKILL, .. });
         let oom = killed && topo::cgroup::oom_kills(Path::new("/")) > self.oom_before;

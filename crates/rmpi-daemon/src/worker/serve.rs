@@ -20,10 +20,14 @@ use tokio::net::TcpStream;
 pub(super) enum Input {
     /// For the machine.
     Event(DaemonEvent),
+    /// A rank has read more of its standard input.
+    Took(ProcId),
     /// Bytes from a rank whose library is not ours.
     Bytes(ProcId, Bytes),
     /// Somebody dialled in.
     Accepted(TcpStream),
+    /// Somebody dialled in at the port of PMI.
+    PmiAccepted(TcpStream),
     /// Bytes of one who dialled in.
     Heard(Conn, Bytes),
     /// One who dialled in has hung up.
@@ -101,6 +105,17 @@ impl Worker {
         self.drain();
     }
 
+    /// A rank dialled in at the port; false when it has a stream already.
+    pub(super) fn pmi_known(&mut self, conn: Conn, proc: ProcId) -> bool {
+        if self.serving.by_proc.contains_key(&proc) {
+            return false;
+        }
+        self.serving.conns.insert(conn, proc);
+        self.serving.by_proc.insert(proc, conn);
+        self.with_servers(|servers, now, out| servers.pmi_opened(now, conn, proc, out));
+        true
+    }
+
     /// A rank's socket ended.
     pub(super) fn pmi_eof(&mut self, proc: ProcId) {
         if let Some(conn) = self.serving.by_proc.remove(&proc) {
@@ -158,9 +173,12 @@ impl Worker {
                     }
                     return;
                 }
+                let dialled = self.ported.as_mut().is_some_and(|p| p.close(conn));
                 if let Some(proc) = self.serving.conns.remove(&conn) {
                     self.serving.by_proc.remove(&proc);
-                    if let Some(rank) = self.ranks.get_mut(&proc) {
+                    if dialled {
+                        tracing::debug!(?proc, "PMI stream closed");
+                    } else if let Some(rank) = self.ranks.get_mut(&proc) {
                         rank.requests = None;
                         rank.requests_done = true;
                     }
@@ -202,6 +220,9 @@ impl Worker {
     }
 
     fn send_to(&self, conn: Conn, bytes: Bytes) {
+        if let Some(ported) = self.ported.as_ref().filter(|p| p.has(conn)) {
+            return ported.send(conn, bytes);
+        }
         let proc = self.serving.conns.get(&conn);
         if let Some(requests) = proc.and_then(|p| self.ranks.get(p)).and_then(|r| r.requests.as_ref()) {
             requests.send(bytes.into());

@@ -50,6 +50,7 @@ impl Driver {
                 self.sinks.put(Chunk { proc, stream, bytes });
             }
             JobAction::ReadStdin { up_to } => self.stdin.request(up_to),
+            JobAction::StdinRead { bytes } => self.stdin.taken(bytes),
             JobAction::Event(event) => self.tell(event),
             JobAction::SuspendSelf => {
                 let flush = async {

@@ -13,15 +13,17 @@ pub(crate) use link::Channel;
 use crate::event::{Event, Events};
 use crate::job::Config;
 use crate::outcome::{HostResult, HostState, Outcome};
-use crate::plan::Planned;
+use crate::plan::{self, Planned};
 use crate::reach::{self, Target};
 use crate::sink::{Delivery, Places, SinkEvent, Sinks};
 use crate::spawn::Base;
 use crate::{hosts, input::Source};
 use input::FromLink;
 use link::Link;
+use nix::sys::signal::Signal;
 use rmpi_control::{HostEntry, JobAction, JobEvent, JobMachine, JobPolicy, LinkId, Time};
 use rmpi_types::outcome::{Cause, JobOutcome};
+use rmpi_types::spec::Stdin;
 use rmpi_types::{NodeIdx, RankSet};
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -139,10 +141,11 @@ impl Driver {
             limits: spec.limits,
             on_failure: spec.on_failure,
             min_hosts: spec.reach.min_hosts,
-            stdin: spec.stdin.clone(),
+            stdin: if plan::own_stdin(&config).is_some() { Stdin::None } else { spec.stdin.clone() },
             ignore_broken_pipe: spec.output.ignore_broken_pipe,
             stacks_on_timeout: spec.on_timeout.stacks,
             wall_at_zero_us: u64::try_from(wall.as_micros()).unwrap_or(u64::MAX),
+            files: config.staged.contents.clone(),
         };
         let entry = |t: &Target| HostEntry { name: t.host.name.clone(), parent: None };
         let machine = JobMachine::new(policy, targets.iter().map(entry).collect(), Time::ZERO);
@@ -254,7 +257,14 @@ impl Driver {
             Input::Sink(SinkEvent::Failed { console, error }) => self.sink_failed(console, &error),
             Input::Stdin(bytes) => self.feed(JobEvent::Stdin(bytes)),
             Input::StdinEof => self.feed(JobEvent::StdinEof),
-            Input::Signal(signal) => self.feed(JobEvent::Signal(signal)),
+            Input::Signal(signal) => {
+                if let (Ok(Signal::SIGWINCH), Some(window)) =
+                    (Signal::try_from(signal), rmpi_daemon::window())
+                {
+                    self.feed(JobEvent::Resized(window));
+                }
+                self.feed(JobEvent::Signal(signal));
+            }
             Input::Cancel => self.feed(JobEvent::Cancel),
         }
     }
@@ -309,8 +319,7 @@ impl Driver {
     /// Says goodbye to the daemons and makes the outcome. Every output byte was accounted for before.
     async fn finish(mut self, inbox: &mut Inbox) -> Outcome {
         self.reaching.abort_all();
-        let untaken = self.machine.stdin_untaken();
-        self.stdin.give_back(untaken);
+        self.stdin.finish(self.machine.stdin_unread());
         let open = self.links.values().filter(|l| !l.durable).count();
         let links = std::mem::take(&mut self.links);
         let already = self.link_ends;
