@@ -5,6 +5,7 @@
 
 mod data;
 mod input;
+mod horovod;
 mod job;
 mod node;
 mod pmi;
@@ -18,6 +19,7 @@ pub use input::Input;
 /// All targets by name; the same names as `fuzz_targets/` and `corpus/`.
 pub mod targets {
     pub use crate::data::{data_header, data_peer, link_hello};
+    pub use crate::horovod::{horovod_hosts, horovod_registration, horovod_store};
     pub use crate::job::job_machine;
     pub use crate::node::daemon_machine;
     pub use crate::pmi::pmi_stream;
@@ -30,7 +32,7 @@ pub mod targets {
 pub type Target = fn(&[u8]);
 
 /// Every target with its name.
-pub const TARGETS: [(&str, Target); 22] = [
+pub const TARGETS: [(&str, Target); 25] = [
     ("hostfile", targets::hostfile),
     ("hostlist", targets::hostlist),
     ("rankfile", targets::rankfile),
@@ -53,4 +55,7 @@ pub const TARGETS: [(&str, Target); 22] = [
     ("pmix_hello", targets::pmix_hello),
     ("pmix_request", targets::pmix_request),
     ("pmix_values", targets::pmix_values),
+    ("horovod_store", targets::horovod_store),
+    ("horovod_registration", targets::horovod_registration),
+    ("horovod_hosts", targets::horovod_hosts),
 ];

@@ -10,6 +10,7 @@ pub mod cluster;
 pub mod contract;
 pub mod loopback;
 pub mod mpi;
+pub mod pods;
 pub mod procs;
 pub mod pty;
 

@@ -1,6 +1,7 @@
 //! `rmpi`: tools beside `rmpirun`. Its first word is always one of ours, while `rmpirun`'s is the user's program.
 #![forbid(unsafe_code)]
 
+mod init;
 mod keygen;
 mod serve;
 
@@ -21,7 +22,7 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serve SSH without sshd: for loopback hosts and containers. Public keys only
+    /// Serve SSH without sshd: for worker pods, containers and loopback hosts. Public keys only
     Serve(serve::Serve),
     /// Make an ed25519 key pair: FILE (mode 0600) and FILE.pub
     Keygen(keygen::Keygen),

@@ -114,6 +114,7 @@ impl Follower {
                 let text = format!("{proc} on {host}\n{}", text.trim_end());
                 inner.printer.print(report::lines(&text));
             }
+            Event::Waiting { hosts, of } if !inner.quiet => inner.printer.print(report::waiting(&hosts, of)),
             Event::Planned(plan) => inner.planned(&plan),
             Event::HostUp { host, elapsed, .. } if inner.plain => {
                 inner.printer.print(format!("rmpirun: {host} is up after {:.2} s\n", elapsed.as_secs_f64()));

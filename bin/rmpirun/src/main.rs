@@ -10,6 +10,7 @@ mod progress;
 mod run;
 mod signals;
 mod sources;
+mod termination;
 
 use rmpi_cli::{CliError, Command, Parsed};
 use rmpi_launch::types::exit;
@@ -33,8 +34,10 @@ fn main() -> ExitCode {
         Ok(Parsed::Print { text }) => ExitCode::from(print(&text)),
         Ok(Parsed::Run(command)) => rmpi_launch::leave(run(*command)),
         Err(error) => {
-            say(&rmpi_launch::report::lines(&error.message));
+            let text = rmpi_launch::report::lines(&error.message);
+            say(&text);
             say(&format!("rmpirun: exit code {}\n", CliError::EXIT));
+            termination::leave(&text, CliError::EXIT);
             ExitCode::from(CliError::EXIT)
         }
     }

@@ -2,14 +2,18 @@
 //! about at its end.
 
 use crate::follow::Follower;
-use crate::{DAEMON, failed, say, signals};
+use crate::{DAEMON, failed, say, signals, termination};
 use nix::sys::signal::SigSet;
 use rmpi_cli::{Command, CompatText};
 use rmpi_launch::types::outcome::Cause;
-use rmpi_launch::{Control, Job, Outcome, StartError, report};
+use rmpi_launch::types::spec::Horovod;
+use rmpi_launch::{Control, Job, Outcome, StartError, horovod, report};
 
 /// Runs the job; gives the exit code. The report is the last thing on stderr.
 pub(crate) fn run(command: &Command) -> u8 {
+    if matches!(command.job.horovod, Horovod::Elastic(_)) {
+        return elastic(command);
+    }
     let taken = signals::block(&command.signals);
     let follower = match Follower::new(command) {
         Ok(follower) => follower,
@@ -37,9 +41,22 @@ pub(crate) fn run(command: &Command) -> u8 {
         if !quiet {
             say(&compat(command.show.compat, &outcome));
         }
+        termination::leave(&report::render(&outcome, false), code);
         say(&report::render(&outcome, quiet));
         return code;
     }
+}
+
+/// Runs an elastic job.
+fn elastic(command: &Command) -> u8 {
+    let ending = horovod::elastic::run(&command.job, &DAEMON, &|text| say(text)).unwrap_or_else(|what| {
+        let code = rmpi_cli::CliError::EXIT;
+        let report = format!("{}rmpirun: exit code {code}\n", report::lines(&what));
+        horovod::elastic::Ending { code, report }
+    });
+    termination::leave(&ending.report, ending.code);
+    say(&ending.report);
+    ending.code
 }
 
 /// One start of the job.

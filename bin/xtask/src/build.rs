@@ -24,9 +24,20 @@ pub(crate) fn release() -> Result<PathBuf, String> {
 /// # Errors
 /// When the build fails.
 pub(crate) fn static_daemon() -> Result<PathBuf, String> {
+    Ok(static_programs(&["rmpid"])?.join("rmpid"))
+}
+
+/// Builds packages as static files and returns their folder.
+///
+/// # Errors
+/// When the build fails.
+pub(crate) fn static_programs(packages: &[&str]) -> Result<PathBuf, String> {
     let triple = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
-    let mut build = cargo(&["build", "--release", "--locked", "-p", "rmpid", "--target", &triple]);
+    let mut build = cargo(&["build", "--release", "--locked", "--target", &triple]);
+    for package in packages {
+        build.args(["-p", package]);
+    }
     build.env("RUSTFLAGS", "-C target-feature=+crt-static -C relocation-model=static");
-    stage::run("build the static daemon", &mut build)?;
-    Ok(target().join(triple).join("release/rmpid"))
+    stage::run(&format!("build static {}", packages.join(" and ")), &mut build)?;
+    Ok(target().join(triple).join("release"))
 }

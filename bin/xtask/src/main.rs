@@ -4,7 +4,9 @@ mod bench;
 mod build;
 mod contract;
 mod demo;
+mod frameworks;
 mod fuzz;
+mod kubernetes;
 mod mpi;
 mod package;
 mod stage;
@@ -16,11 +18,14 @@ const USAGE: &str = "\
 cargo xtask demo               build everything and run the main job on four loopback hosts
 cargo xtask test [--long]      run all tests, installing what they need when root
                  --long        also those that take minutes
+                 --frameworks  real Horovod, TensorFlow and PyTorch instead
 cargo xtask contract [WORD]    check the command-line contract, or the rows with WORD in them
 cargo xtask fuzz [SECONDS]     replay the fuzz seeds, then fuzz every target that long (60)
 cargo xtask mpi                the programs of tests/mpi with every MPI implementation we can get, as a table
 cargo xtask bench [WORDS]      measure against other implementations; --help says how
+cargo xtask kubernetes [WORDS] every operator's pods in namespaces, or the cases with WORDS in their names
 cargo xtask package            one rmpirun file that carries its static daemon, in target/package
+                 --worker      the static programs of a worker's image, in target/package-worker
 ";
 
 fn main() -> ExitCode {
@@ -29,10 +34,12 @@ fn main() -> ExitCode {
         ["demo"] => demo::run(),
         ["test"] => test::run(false),
         ["test", "--long"] => test::run(true),
+        ["test", "--frameworks"] => frameworks::run(),
         ["contract"] => contract::run(""),
         ["contract", only] => contract::run(only),
         ["fuzz"] => fuzz::run("60"),
         ["fuzz", seconds] => fuzz::run(seconds),
+        ["kubernetes", ref words @ ..] => kubernetes::run(words),
         ["bench", "--help"] => {
             stage::say(bench::WORDS);
             Ok(())
@@ -40,6 +47,7 @@ fn main() -> ExitCode {
         ["bench", ref words @ ..] => bench::run(words),
         ["mpi"] => mpi::run(),
         ["package"] => package::run(),
+        ["package", "--worker"] => package::worker(),
         _ => Err(USAGE.to_owned()),
     };
     match result {

@@ -36,3 +36,20 @@ pub(crate) fn run() -> Result<(), String> {
     say(&format!("xtask: packaged in {}", out.display()));
     Ok(())
 }
+
+/// Builds `target/package-worker`: the static programs of a worker's image (`deploy/images/worker.Dockerfile`).
+///
+/// # Errors
+/// When a build fails or a file cannot be copied.
+pub(crate) fn worker() -> Result<(), String> {
+    let from = build::static_programs(&["rmpid", "rmpi-tool"])?;
+    let out = target().join("package-worker");
+    fs::create_dir_all(&out).map_err(|e| format!("{}: {e}", out.display()))?;
+    for name in ["rmpid", "rmpi"] {
+        let to = out.join(name);
+        let _ = fs::remove_file(&to);
+        fs::copy(from.join(name), &to).map_err(|e| format!("{name}: {e}"))?;
+    }
+    say(&format!("xtask: packaged in {}", out.display()));
+    Ok(())
+}

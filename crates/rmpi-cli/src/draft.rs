@@ -89,6 +89,11 @@ pub(crate) struct JobDraft {
     pub(crate) tool: Option<&'static str>,
     /// A program that prints the hosts.
     pub(crate) discovery: Option<OsString>,
+    /// What elastic jobs were told; none of it was said without [`JobDraft::elastic_asked`].
+    pub(crate) elastic: rmpi_types::spec::Elastic,
+    pub(crate) elastic_asked: bool,
+    /// `--gloo` (true) or `--mpi`.
+    pub(crate) gloo: Option<bool>,
     /// Hydra's `-rankmap`: the node of each rank.
     pub(crate) rankmap: Option<Vec<u32>>,
     /// The program each rank is started by.

@@ -5,7 +5,9 @@ use crate::draft::{AppDraft, JobDraft, Workers};
 use crate::error::CliError;
 use crate::personality::Personality;
 use rmpi_types::launch::RankVars;
-use rmpi_types::spec::{BindTo, CpuList, FileLayout, Files, Host, MapBy, Object, Placement, Slots, Tag};
+use rmpi_types::spec::{
+    BindTo, CpuList, Elastic, FileLayout, Files, Horovod, Host, MapBy, Object, Placement, Slots, Tag,
+};
 use std::ffi::{OsStr, OsString};
 
 type Program = (Vec<OsString>, AppDraft);
@@ -22,6 +24,7 @@ pub(crate) fn programs(
         Personality::Horovodrun => horovod(draft, programs)?,
         Personality::Default | Personality::Hydra => {}
     }
+    controller(draft, programs, personality, sources)?;
     if !draft.wrap.is_empty() {
         programs.iter_mut().for_each(|(words, _)| drop(words.splice(0..0, draft.wrap.iter().cloned())));
     }
@@ -76,6 +79,68 @@ fn horovod(draft: &mut JobDraft, programs: &mut [Program]) -> Result<(), CliErro
     draft.env.set.insert(0, ("PYTHONUNBUFFERED".into(), Some("1".into())));
     if programs.iter().any(|(_, app)| app.np.is_none()) {
         return Err(CliError::new("-np is missing: horovodrun needs the number of ranks"));
+    }
+    Ok(())
+}
+
+/// How Horovod's workers meet, and whether the job is elastic.
+fn controller(
+    draft: &mut JobDraft,
+    programs: &[Program],
+    personality: Personality,
+    sources: &Sources<'_>,
+) -> Result<(), CliError> {
+    let horovodrun = personality == Personality::Horovodrun;
+    let elastic = draft.elastic_asked || (horovodrun && draft.discovery.is_some());
+    let idle = draft.elastic != Elastic::default();
+    if !elastic && idle {
+        return Err(CliError::new(
+            "elastic options without --min-np or --host-discovery-script: nothing would use them",
+        ));
+    }
+    let gloo = draft.gloo.unwrap_or(horovodrun || elastic);
+    if elastic && !gloo {
+        return Err(CliError::new("--mpi: elastic jobs need Gloo: leave --mpi out"));
+    }
+    if gloo {
+        draft.job.rank_vars = RankVars::Horovod;
+        unmixed(draft, programs, sources)?;
+    }
+    draft.job.horovod = match (gloo, elastic) {
+        (false, _) => Horovod::Mpi,
+        (true, false) => Horovod::Gloo,
+        (true, true) => Horovod::Elastic(elastic_spec(draft, programs)?),
+    };
+    Ok(())
+}
+
+fn elastic_spec(draft: &mut JobDraft, programs: &[Program]) -> Result<Elastic, CliError> {
+    let [(_, app)] = programs else { return Err(CliError::new("an elastic job has one program")) };
+    let mut spec = std::mem::take(&mut draft.elastic);
+    (spec.script, spec.slots_per_host) = (draft.discovery.take(), draft.default_slots);
+    let np = app.np.unwrap_or(1);
+    let (min, max) = (spec.min_np.unwrap_or(np), spec.max_np.unwrap_or(u32::MAX));
+    if min == 0 || min > np || np > max {
+        let max = spec.max_np.map_or_else(|| "no limit".to_owned(), |n| n.to_string());
+        return Err(CliError::new(format!(
+            "--min-np {min}, -np {np}, --max-np {max} do not follow one another"
+        )));
+    }
+    Ok(spec)
+}
+
+/// Refuses a controller of the user's that does not go with Gloo: Horovod would abort, or crash later.
+fn unmixed(draft: &JobDraft, programs: &[Program], sources: &Sources<'_>) -> Result<(), CliError> {
+    for name in ["HOROVOD_CONTROLLER", "HOROVOD_CPU_OPERATIONS"] {
+        let mut sets = programs.iter().flat_map(|(_, app)| &app.env.set).chain(&draft.env.set);
+        let set = sets.find(|(n, _)| n == name).and_then(|(_, value)| value.clone());
+        let said = set.or_else(|| sources.env.get(OsStr::new(name)).cloned());
+        if let Some(value) = said.filter(|v| !v.is_empty() && !v.eq_ignore_ascii_case("gloo")) {
+            return Err(CliError::new(format!(
+                "{name}={}: HOROVOD_CONTROLLER and HOROVOD_CPU_OPERATIONS are both gloo here; unset it, or use --mpi",
+                value.to_string_lossy()
+            )));
+        }
     }
     Ok(())
 }

@@ -41,6 +41,7 @@ mod parse;
 mod pattern;
 mod personality;
 mod placement;
+mod pod;
 mod prepass;
 mod resolve;
 mod row;

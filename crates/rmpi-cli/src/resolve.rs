@@ -5,13 +5,14 @@ use crate::command::{Command, Sources};
 use crate::draft::{AppDraft, JobDraft, PlaceFile};
 use crate::error::CliError;
 use crate::personality::Personality;
+use crate::pod::{self, Pod};
 use crate::values::truth;
 use crate::{allocation, finish, ssh_args};
 use rmpi_plan::hosts::{
     HostDialect, HostList, ParsedHosts, combine, parse_host_list, parse_hostfile, per_context, read_hostfile,
 };
 use rmpi_types::launch::EnvEdit;
-use rmpi_types::spec::{App, Env, EnvMap, Host, JobSpec, MapBy, Placement, Reach, Slots, Stdin};
+use rmpi_types::spec::{App, Env, EnvMap, Horovod, Host, JobSpec, MapBy, Placement, Reach, Slots, Stdin};
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
@@ -30,16 +31,30 @@ pub(crate) fn resolve(
     finish::programs(&mut draft, &mut programs, personality, sources)?;
     finish::output(&mut draft, personality, sources)?;
     let allocation = allocated(&mut draft, &mut programs, sources)?;
+    let pod = pod::find(sources);
     let mut job: JobSpec = std::mem::take(&mut draft.job);
     job.reach = reach(&mut draft, std::mem::take(&mut job.reach), sources)?;
+    job.reach.dial_back |=
+        job.reach.agent.as_ref().and_then(|a| a.first()).is_some_and(|a| pod::is_kubexec(a));
+    if pod.is_some() {
+        job.reach.patient = true;
+        job.reach.local_beside_agent = true;
+        job.reach.own_names = pod::own_names(sources);
+        job.limits.launch.get_or_insert(pod::WAIT);
+    }
     network(&draft, &mut job);
     job.data.check(1).map_err(CliError::new)?;
-    let (mut hosts, contexts) = hosts(&mut draft, &mut job, &programs, allocation, personality, sources)?;
-    if hosts.hosts.is_empty() && personality == Personality::Horovodrun {
+    let (mut hosts, contexts) =
+        hosts(&mut draft, &mut job, &programs, (allocation, pod), personality, sources)?;
+    let discovers = matches!(&job.horovod, Horovod::Elastic(elastic) if elastic.script.is_some());
+    if hosts.hosts.is_empty() && personality == Personality::Horovodrun && !discovers {
         hosts.hosts.push(finish::own_host(&programs));
     }
     job.placement = placement(&programs, &hosts, personality, sources)?;
     finish::placement(&draft, &mut job.placement, &mut hosts.hosts, &programs)?;
+    if let (Some(pod), false, [(_, app)]) = (pod, job.placement.oversubscribe, programs.as_slice()) {
+        pod::enough(pod, &hosts.hosts, app.np, &job.placement.map_by)?;
+    }
     job.hosts = hosts.hosts;
     let one = personality == Personality::Hydra && job.hosts.is_empty();
     for ((command, app), own) in programs.into_iter().zip(contexts) {
@@ -120,7 +135,7 @@ fn hosts(
     draft: &mut JobDraft,
     job: &mut JobSpec,
     programs: &[Program],
-    allocation: Option<ParsedHosts>,
+    (allocation, pod): (Option<ParsedHosts>, Option<Pod>),
     personality: Personality,
     sources: &Sources<'_>,
 ) -> Result<(ParsedHosts, Vec<Option<Vec<usize>>>), CliError> {
@@ -165,6 +180,18 @@ fn hosts(
         };
         let all: Vec<&str> = app.hosts.items.iter().map(|(_, list)| list.as_str()).collect();
         lists.push(Some(parse_host_list(&all.join(","), spelled, dialect)?));
+    }
+    let discovers = matches!(&job.horovod, Horovod::Elastic(elastic) if elastic.script.is_some());
+    if discovers && lists.iter().all(Option::is_none) {
+        // Hosts come from the script while the job runs.
+        return Ok((ParsedHosts::default(), vec![None; programs.len()]));
+    }
+    if pool.is_none() && lists.iter().all(Option::is_none) && !draft.fork {
+        pool = pod::hostfile(pod, dialect, sources)?;
+    }
+    if let (Some(pool), Some(_)) = (&mut pool, pod) {
+        let perhost = sources.env.get(OsStr::new("I_MPI_PERHOST")).and_then(|v| v.to_str()?.parse().ok());
+        draft.notes.extend(pod::slots(pool, draft.default_slots.or(perhost))?);
     }
     if pool.is_none() && lists.iter().all(Option::is_none) {
         return Ok((ParsedHosts::default(), vec![None; programs.len()]));

@@ -4,8 +4,8 @@
 use crate::command::{Command, LogLevel, Show, SignalRules};
 use rmpi_types::JobSpec;
 use rmpi_types::spec::{
-    App, BindTo, Env, FileLayout, Files, Forward, Limits, OnFailure, Output, Placement, RankBy, Reach,
-    Redirects, Shown, Stdin, Tag, Universe,
+    App, BindTo, Elastic, Env, FileLayout, Files, Forward, Horovod, Limits, OnFailure, Output, Placement,
+    RankBy, Reach, Redirects, Shown, Stdin, Tag, Universe,
 };
 use std::fmt::Display;
 use std::time::Duration;
@@ -60,6 +60,7 @@ pub(crate) fn lines(command: &Command) -> Vec<String> {
         universe,
         restarts,
         rank_vars,
+        horovod,
         gpus_per_rank,
         on_timeout,
         preload,
@@ -93,6 +94,10 @@ pub(crate) fn lines(command: &Command) -> Vec<String> {
     }
     out.other("max-restarts", restarts, &0, restarts);
     out.other("rank-variables", rank_vars, &Default::default(), format!("{rank_vars:?}").to_lowercase());
+    out.flag("gloo", *horovod == Horovod::Gloo);
+    if let Horovod::Elastic(elastic) = horovod {
+        elastic_lines(&mut out, elastic);
+    }
     out.option("gpus-per-proc", gpus_per_rank.map(|n| format!("{n:?}").to_lowercase()));
     out.flag("report-state-on-timeout", on_timeout.state);
     out.flag("get-stack-traces", on_timeout.stacks);
@@ -180,6 +185,9 @@ fn getting_there(out: &mut Lines, reach: &Reach) {
     let Reach {
         agent,
         local_beside_agent,
+        dial_back,
+        patient,
+        own_names,
         ssh_port,
         ssh_user,
         identities,
@@ -197,7 +205,10 @@ fn getting_there(out: &mut Lines, reach: &Reach) {
         let words: Vec<_> = agent.iter().map(|w| w.to_string_lossy()).collect();
         out.put("agent", words.join(" "));
         out.flag("local-beside-agent", *local_beside_agent);
+        out.flag("dial-back", *dial_back);
     }
+    out.flag("launcher-pod", *patient);
+    own_names.iter().for_each(|name| out.put("this-pod", name));
     out.option("ssh-port", *ssh_port);
     out.option("ssh-user", ssh_user.as_ref());
     identities.iter().for_each(|i| out.put("ssh-identity-file", i.display()));
@@ -259,6 +270,19 @@ impl Display for Streams<'_> {
         write!(f, "{}", self.0.all)?;
         self.0.of.iter().try_for_each(|(rank, streams)| write!(f, ",{rank}:{streams}"))
     }
+}
+
+fn elastic_lines(out: &mut Lines, elastic: &Elastic) {
+    let Elastic { script, slots_per_host, min_np, max_np, timeout, reset_limit, cooldown } = elastic;
+    out.flag("elastic", true);
+    out.option("host-discovery-script", script.as_ref().map(|s| s.to_string_lossy()));
+    out.option("slots-per-host", *slots_per_host);
+    out.option("min-np", *min_np);
+    out.option("max-np", *max_np);
+    out.option("elastic-timeout", timeout.map(Seconds));
+    out.option("reset-limit", *reset_limit);
+    let range = cooldown.map(|(low, high)| format!("{},{}", Seconds(low), Seconds(high)));
+    out.option("blacklist-cooldown-range", range);
 }
 
 fn times(out: &mut Lines, limits: &Limits) {

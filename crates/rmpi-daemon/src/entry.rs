@@ -1,5 +1,6 @@
 //! The daemon's first steps: hold the control stream, close what was inherited by accident, split in two.
 
+use crate::dialling::{self, DIAL_WORD, Dialling};
 use crate::{guard, sys, worker};
 use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
 use nix::sys::signal::{SigSet, SigmaskHow, pthread_sigmask};
@@ -16,15 +17,40 @@ pub const HIDDEN_WORD: &str = "__rmpid";
 /// The lowest number for descriptors we keep.
 const KEPT: i32 = 32;
 
-/// Runs the daemon with the control stream on standard input and output. `args` are the words after the
-/// program's name (and after [`HIDDEN_WORD`]); there are none to give yet. Must be called first thing, while
-/// the process has one thread and has opened nothing: descriptors above 2 are closed.
+/// Runs the daemon. `args` are the words after the program's name (and after [`HIDDEN_WORD`]): none when the control
+/// stream is on standard input and output, `dial-back KEY ADDRESS:PORT,...` when the daemon is to dial a launcher
+/// that holds this key. Must be called first thing, while the process has one thread and has opened nothing:
+/// descriptors above 2 are closed.
 pub fn main(mut args: impl Iterator<Item = OsString>) -> ExitCode {
-    if let Some(word) = args.next() {
-        complain(&io::Error::other(format!("unexpected argument {}", word.display())));
-        return ExitCode::from(rmpi_types::exit::USAGE);
+    match args.next() {
+        None => ExitCode::from(serve()),
+        Some(word) if word == DIAL_WORD => match Dialling::read(args) {
+            Ok(dialling) => ExitCode::from(dial(&dialling)),
+            Err(error) => wrong(&error),
+        },
+        Some(word) => wrong(&io::Error::other(format!("unexpected argument {}", word.display()))),
     }
-    ExitCode::from(serve())
+}
+
+fn wrong(error: &io::Error) -> ExitCode {
+    complain(error);
+    ExitCode::from(rmpi_types::exit::USAGE)
+}
+
+/// Runs the daemon of a launcher that is dialled; the exit code.
+fn dial(dialling: &Dialling) -> u8 {
+    sys::close_from(3);
+    dialling::detach();
+    let null = || open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty());
+    let split = || {
+        let (input, unused) = (null()?, null()?);
+        dup2_stdin(&input)?;
+        guard::split((input, unused), |_, guard| worker::dialled(dialling, guard))
+    };
+    split().unwrap_or_else(|error| {
+        complain(&error);
+        rmpi_types::exit::INTERNAL
+    })
 }
 
 /// Runs the daemon with the control stream on standard input and output; the exit code.

@@ -1,8 +1,8 @@
 //! The environment of ranks: how what the launcher sent meets the node's own (`docs/environment.md`), and the
 //! variables set for each rank. Pure.
 
+use crate::frameworks;
 use crate::prepare::KVS_FD;
-use rmpi_types::Rank;
 use rmpi_types::launch::{
     AppLaunch, EndpointTable, EnvEdit, EnvMerge, NodeLaunch, PmiKind, RankLaunch, StdioKind,
 };
@@ -120,9 +120,7 @@ pub(crate) fn add_shared(env: &mut Vars, launch: &NodeLaunch, table: &EndpointTa
             set(name, value);
         }
     }
-    let first = table.nodes.iter().find(|n| n.ranks.iter().any(|r| r.rank == Rank(0)));
-    let address = first.and_then(|n| n.addresses.first()).map(ToString::to_string);
-    let port = first.and_then(|n| n.spare_port).map(|p| p.to_string());
+    let meeting = frameworks::meeting(table);
     if !launch.ifaces.is_empty() {
         // Interfaces by name serve NCCL and Gloo too; networks they do not understand.
         let names: Vec<&str> =
@@ -136,12 +134,13 @@ pub(crate) fn add_shared(env: &mut Vars, launch: &NodeLaunch, table: &EndpointTa
             env.insert(name.into(), value.into());
         }
     };
-    unless_set("MASTER_ADDR", address);
-    unless_set("MASTER_PORT", port);
+    unless_set("MASTER_ADDR", frameworks::first_address(table).map(|ip| ip.to_string()));
+    unless_set("MASTER_PORT", meeting.map(|m| m.port().to_string()));
     if launch.stdio == StdioKind::Pipe {
         unless_set("PYTHONUNBUFFERED", Some("1".into()));
         unless_set("GFORTRAN_UNBUFFERED_PRECONNECTED", Some("y".into()));
     }
+    frameworks::add(env, launch, meeting);
 }
 
 /// What MPI libraries that are not ours find us by, for all ranks; what another launcher around us had set for
@@ -270,6 +269,7 @@ fn named_os(app: &AppLaunch, name: &OsStr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rmpi_types::Rank;
     use rmpi_types::launch::{NodeEndpoints, RankEndpoint};
     use rmpi_types::{NodeIdx, ProcId};
 

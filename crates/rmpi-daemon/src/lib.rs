@@ -2,9 +2,11 @@
 //! output and input, and leave nothing behind. What to do when is decided by `rmpi-control`; here is the
 //! doing. No name lookups, no command-line parser, no SSH: it must run as one small static binary anywhere.
 
+mod dialling;
 mod entry;
 mod env;
 mod family;
+mod frameworks;
 mod guard;
 mod here;
 mod keys;
@@ -17,6 +19,7 @@ mod passwd;
 mod peer;
 mod prepare;
 mod rank_vars;
+pub mod secure;
 mod spawn;
 mod stacks;
 mod staging;
@@ -31,10 +34,12 @@ mod worker;
 #[cfg(test)]
 mod testing;
 
+pub use dialling::{DIAL_WORD, FAIL_MARK, KEY_MARK};
 use entry::complain;
 pub use entry::{Forked, HIDDEN_WORD, fork, main};
 pub use here::{Here, guarded, leave};
 pub use lookup::program as find_program;
+pub use net::own_addresses;
 pub use status::ignored_signals;
 
 /// The size of the terminal that is this process's standard output, if it is one.

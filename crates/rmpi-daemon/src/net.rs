@@ -42,6 +42,15 @@ pub(crate) fn interfaces() -> Vec<Address> {
         .collect()
 }
 
+/// The name of the interface with this address.
+pub(crate) fn carrier(ip: IpAddr) -> Option<String> {
+    let all = interfaces();
+    let has = |a: &&Address| a.ip == ip;
+    // Any address of 127.0.0.0/8 is the loopback interface's.
+    let loopback = |a: &&Address| ip.is_loopback() && a.ip.is_loopback();
+    all.iter().find(has).or_else(|| all.iter().find(loopback)).map(|a| a.iface.clone())
+}
+
 fn ip_of(address: &SockaddrStorage) -> Option<IpAddr> {
     match address.family()? {
         AddressFamily::Inet => address.as_sockaddr_in().map(|a| IpAddr::V4(a.ip())),
@@ -90,24 +99,45 @@ pub(crate) fn offer(
     if let Some(ip) = launch.extras.advertise {
         return Ok(vec![ip]);
     }
-    let mut all = all();
-    if let Some(family) = launch.extras.ip {
-        all.retain(|a| a.ip.is_ipv4() == (family == IpFamily::V4));
-    }
-    let localhost = IpAddr::V4(Ipv4Addr::LOCALHOST);
     if launch.nodes == 1 && launch.ifaces.is_empty() {
-        return Ok(vec![all.iter().map(|a| a.ip).find(IpAddr::is_loopback).unwrap_or(localhost)]);
+        let loopback =
+            all().iter().map(|a| a.ip).filter(|ip| family(launch.extras.ip)(*ip)).find(IpAddr::is_loopback);
+        return Ok(vec![loopback.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))]);
     }
+    choose(all(), &launch.ifaces, launch.extras.ip, launch.reached_at)
+}
+
+/// Whether an address is of the only family that may be used.
+fn family(only: Option<IpFamily>) -> impl Fn(IpAddr) -> bool {
+    move |ip| only.is_none_or(|family| ip.is_ipv4() == (family == IpFamily::V4))
+}
+
+/// This machine's addresses for others, best first: not loopback while there are others, bridges last; `ifaces` and
+/// `only` as the user limits them.
+///
+/// # Errors
+/// As [`offer`].
+pub fn own_addresses(ifaces: &[String], only: Option<IpFamily>) -> Result<Vec<IpAddr>, LaunchFault> {
+    choose(interfaces(), ifaces, only, None)
+}
+
+fn choose(
+    mut all: Vec<Address>,
+    ifaces: &[String],
+    only_family: Option<IpFamily>,
+    reached_at: Option<IpAddr>,
+) -> Result<Vec<IpAddr>, LaunchFault> {
+    all.retain(|a| family(only_family)(a.ip));
     // `^word` leaves out; with nothing but such words all others are chosen.
     let (out, only): (Vec<&str>, Vec<&str>) =
-        launch.ifaces.iter().map(String::as_str).partition(|w| w.starts_with('^'));
+        ifaces.iter().map(String::as_str).partition(|w| w.starts_with('^'));
     let chosen = |a: &&Address| {
         (only.is_empty() || only.iter().any(|w| matches(a, w))) && !out.iter().any(|w| matches(a, &w[1..]))
     };
     let mut found: Vec<&Address> = all.iter().filter(chosen).collect();
-    if found.is_empty() && !launch.ifaces.is_empty() {
+    if found.is_empty() && !ifaces.is_empty() {
         let have: Vec<String> = all.iter().map(|a| format!("{} {}/{}", a.iface, a.ip, a.prefix)).collect();
-        let what = format!("no interface or network {} here", launch.ifaces.join(","));
+        let what = format!("no interface or network {} here", ifaces.join(","));
         return Err(LaunchFault::fatal(Stage::Wire, what).hint(format!("there are {}", have.join(", "))));
     }
     if found.iter().any(|a| !a.ip.is_loopback()) {
@@ -115,11 +145,11 @@ pub(crate) fn offer(
     }
     found.sort_by_key(|a| {
         let last_resort = matches!(a.ip, IpAddr::V4(ip) if ip.is_link_local());
-        (a.bridge, last_resort, Some(a.ip) != launch.reached_at, a.ip.is_ipv6())
+        (a.bridge, last_resort, Some(a.ip) != reached_at, a.ip.is_ipv6())
     });
     let mut ips: Vec<IpAddr> = found.into_iter().map(|a| a.ip).collect();
     ips.truncate(MAX);
-    Ok(if ips.is_empty() { vec![localhost] } else { ips })
+    Ok(if ips.is_empty() { vec![IpAddr::V4(Ipv4Addr::LOCALHOST)] } else { ips })
 }
 
 /// Where to bind for these addresses: the only one, or all of a family.

@@ -7,13 +7,13 @@ use crate::net::{self, Ports};
 use crate::node::FileLimit;
 use crate::spawn::{Batch, Child, ExecFault, Program, Step};
 use crate::staging::Staging;
-use crate::{lookup, rank_vars, stdin, stdio, sys, topo};
+use crate::{frameworks, lookup, rank_vars, stdin, stdio, sys, topo};
 use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl, open};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::sys::stat::Mode;
 use rmpi_pmi::pmix::server::PmixServer;
-use rmpi_types::launch::{NodeEndpoints, RankEndpoint, RankLaunch};
+use rmpi_types::launch::{NodeEndpoints, RankEndpoint, RankLaunch, RankVars};
 use rmpi_types::{DataPlane, EndpointTable, LaunchFault, NodeLaunch, ProcId, Rank, Stage, Transport, exit};
 use std::ffi::{CString, OsStr, OsString};
 use std::io::{self, Write};
@@ -253,13 +253,21 @@ impl Prepared {
         let mut ends = Vec::with_capacity(self.launch.ranks.len());
         let nofile = (self.files.soft != self.files.hard).then_some((self.files.soft, self.files.hard));
         let gpus = self.launch.extras.gpus_per_rank.map_or_else(Vec::new, |_| topo::gpus(Path::new("/")));
+        let iface = match self.launch.extras.rank_vars {
+            RankVars::Horovod => self.carrier(table),
+            RankVars::Usual | RankVars::Torch | RankVars::Tensorflow => None,
+        };
+        let tensorflow = self.launch.extras.rank_vars == RankVars::Tensorflow;
         let segment = self.segment;
         let children = (0..).zip(self.launch.ranks.iter().zip(self.wires)).map(|(local, (rank, wires))| {
             let program = Arc::clone(&programs[rank.app as usize]);
             let app = &self.launch.apps[rank.app as usize];
             let (mut ours, mut fds) = streams(&self.launch, rank, &null)?;
             fds.push((Arc::clone(&boot), 3));
-            fds.push((Arc::new(wires.listener), 4));
+            // TensorFlow opens the port itself: it is let go here, as late as can be.
+            if !tensorflow {
+                fds.push((Arc::new(wires.listener), 4));
+            }
             let mut names = FDS.to_owned();
             let mut add = |name: &str, fd: Arc<OwnedFd>, number: i32| {
                 names += &format!(",{name}={number}");
@@ -275,7 +283,11 @@ impl Prepared {
             if let Some(keys) = wires.keys {
                 add("key", Arc::new(keys.hand_over()?), KEY_FD);
             }
-            let more = rank_vars::of(&self.launch, rank, &self.apps[rank.app as usize].env, &gpus);
+            let more =
+                rank_vars::of(&self.launch, rank, &self.apps[rank.app as usize].env, &gpus, iface.as_deref());
+            let tf = frameworks::tf_config(&self.launch, table, rank.rank)
+                .filter(|_| !self.apps[rank.app as usize].env.contains_key(OsStr::new("TF_CONFIG")));
+            let more = more.into_iter().chain(tf.map(|config| ("TF_CONFIG", config)));
             let proc = ProcId { rank: rank.rank, ..self.launch.ns };
             let of_pmix = pmix.iter().flat_map(|(server, _)| server.rank_env(proc));
             let env = env::per_rank(rank, app, self.launch.mpi.pmi.pmi(), &names).into_iter();
@@ -288,6 +300,12 @@ impl Prepared {
         });
         let batch = Batch::start(children, reset).map_err(exhausted)?;
         Ok((batch, ends))
+    }
+
+    /// The interface with the address that others reach this node at.
+    fn carrier(&self, table: &EndpointTable) -> Option<String> {
+        let here = table.nodes.iter().find(|n| n.node == self.launch.node)?;
+        net::carrier(*here.addresses.first()?)
     }
 
     fn programs(

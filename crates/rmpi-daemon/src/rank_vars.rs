@@ -2,23 +2,28 @@
 
 use crate::env::Vars;
 use rmpi_types::cpus::{Gpu, GpuMaker};
-use rmpi_types::launch::{GpusPerRank, NodeLaunch, RankLaunch, RankVars};
+use rmpi_types::launch::{GpusPerRank, NodeLaunch, RankLaunch, RankVars, horovod_label};
 use std::ffi::OsStr;
 
 /// The variables of one rank beside the usual ones. `env` is what its program gets anyway; a device list in it
-/// limits what can be dealt.
+/// limits what can be dealt. `iface` carries the address that others reach this node at.
 pub(crate) fn of(
     launch: &NodeLaunch,
     rank: &RankLaunch,
     env: &Vars,
     gpus: &[Gpu],
+    iface: Option<&str>,
 ) -> Vec<(&'static str, String)> {
     let mut vars = Vec::new();
     match launch.extras.rank_vars {
-        RankVars::Usual => {}
-        RankVars::Horovod => horovod(launch, rank, &mut vars),
-        RankVars::Torch => torch(launch, rank, &mut vars),
+        RankVars::Usual | RankVars::Torch | RankVars::Tensorflow => {}
+        RankVars::Horovod => {
+            horovod(launch, rank, &mut vars);
+            let iface = iface.filter(|_| !env.contains_key(OsStr::new("HOROVOD_GLOO_IFACE")));
+            vars.extend(iface.map(|iface| ("HOROVOD_GLOO_IFACE", iface.to_owned())));
+        }
     }
+    torch(launch, rank, env, &mut vars);
     if let Some(per_rank) = launch.extras.gpus_per_rank {
         let local = u32::try_from(launch.ranks.len()).unwrap_or(u32::MAX);
         vars.extend(devices(per_rank, rank.local_rank, local, env, gpus));
@@ -42,7 +47,7 @@ fn across(launch: &NodeLaunch, local_rank: u32) -> (u32, u32) {
 fn horovod(launch: &NodeLaunch, rank: &RankLaunch, vars: &mut Vec<(&'static str, String)>) {
     let (cross_rank, cross_size) = across(launch, rank.local_rank);
     vars.extend([
-        ("HOROVOD_HOSTNAME", launch.host.clone()),
+        ("HOROVOD_HOSTNAME", horovod_label(&launch.host)),
         ("HOROVOD_RANK", rank.rank.to_string()),
         ("HOROVOD_SIZE", launch.size.to_string()),
         ("HOROVOD_LOCAL_RANK", rank.local_rank.to_string()),
@@ -52,13 +57,15 @@ fn horovod(launch: &NodeLaunch, rank: &RankLaunch, vars: &mut Vec<(&'static str,
     ]);
 }
 
-fn torch(launch: &NodeLaunch, rank: &RankLaunch, vars: &mut Vec<(&'static str, String)>) {
-    vars.extend([
+/// What torchrun gives each worker; what the user has set stays.
+fn torch(launch: &NodeLaunch, rank: &RankLaunch, env: &Vars, vars: &mut Vec<(&'static str, String)>) {
+    let all = [
         ("ROLE_RANK", rank.rank.to_string()),
         ("ROLE_WORLD_SIZE", launch.size.to_string()),
         ("TORCHELASTIC_RESTART_COUNT", launch.extras.restart.to_string()),
         ("TORCHELASTIC_MAX_RESTARTS", launch.extras.restarts.to_string()),
-    ]);
+    ];
+    vars.extend(all.into_iter().filter(|(name, _)| !env.contains_key(OsStr::new(name))));
 }
 
 /// The variable of the devices' maker with this rank's share. With more ranks than shares they go round.
@@ -111,12 +118,19 @@ mod tests {
     #[test]
     fn families() {
         let usual = launch(&[(2, 1)], 0, RankVars::Usual);
-        assert!(of(&usual, &usual.ranks[1], &Vars::new(), &[]).is_empty());
+        let vars = of(&usual, &usual.ranks[1], &Vars::new(), &[], None);
+        assert!(vars.contains(&("ROLE_RANK", "1".into())), "{vars:?}");
+        let own: Vars = [("ROLE_RANK".into(), "9".into())].into();
+        assert!(of(&usual, &usual.ranks[1], &own, &[], None).iter().all(|(n, _)| *n != "ROLE_RANK"));
         let horovod = launch(&[(2, 1)], 0, RankVars::Horovod);
-        let vars = of(&horovod, &horovod.ranks[1], &Vars::new(), &[]);
+        let vars = of(&horovod, &horovod.ranks[1], &Vars::new(), &[], Some("eth0"));
         assert!(vars.contains(&("HOROVOD_LOCAL_RANK", "1".into())), "{vars:?}");
+        assert!(vars.contains(&("HOROVOD_GLOO_IFACE", "eth0".into())), "{vars:?}");
+        let own: Vars = [("HOROVOD_GLOO_IFACE".into(), "ib0".into())].into();
+        let vars = of(&horovod, &horovod.ranks[1], &own, &[], Some("eth0"));
+        assert!(vars.iter().all(|(n, _)| *n != "HOROVOD_GLOO_IFACE"), "the user's stays: {vars:?}");
         let torch = launch(&[(2, 1)], 0, RankVars::Torch);
-        let vars = of(&torch, &torch.ranks[1], &Vars::new(), &[]);
+        let vars = of(&torch, &torch.ranks[1], &Vars::new(), &[], None);
         assert!(vars.contains(&("ROLE_WORLD_SIZE", "2".into())), "{vars:?}");
     }
 

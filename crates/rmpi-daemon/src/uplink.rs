@@ -159,6 +159,20 @@ impl Queue {
         }
     }
 
+    /// The stream is gone: what waits is dropped, as nobody will write it. A stream that is resumed is sent what its
+    /// other end lacks.
+    pub(crate) fn cut(&self) {
+        self.broken.set(true);
+        self.bytes.take();
+        self.idle.notify_one();
+    }
+
+    /// Another stream has taken its place; [`Queue::write`] is to be called for it.
+    pub(crate) fn renew(&self) {
+        self.broken.set(false);
+        self.writing.set(false);
+    }
+
     /// Waits until everything is written, or cannot be.
     pub(crate) async fn flushed(&self) {
         while !self.broken.get() && (self.writing.get() || !self.bytes.borrow().is_empty()) {

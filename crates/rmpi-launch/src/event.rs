@@ -29,6 +29,13 @@ pub enum Event {
         /// Where it stopped and why.
         fault: LaunchFault,
     },
+    /// A launch that waits for hosts which may be on their way (pods) has not got them all yet.
+    Waiting {
+        /// Those that are missing, by name, with what was last seen of each.
+        hosts: Vec<(String, Option<LaunchFault>)>,
+        /// How many the job needs.
+        of: usize,
+    },
     /// All hosts have reported and every rank has its place.
     Planned(Box<PlanView>),
     /// A rank runs.

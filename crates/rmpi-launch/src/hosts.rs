@@ -18,7 +18,12 @@ pub(crate) fn own_name() -> String {
 /// this machine, and so does any other loopback address: those are stand-ins for other hosts.
 pub(crate) fn is_this_machine(host: &Host, reach: &Reach) -> bool {
     let plain = host.user.is_none() && host.port.is_none() && reach.ssh_port.is_none();
-    needs_no_way(reach) && plain && is_own_name(&host.name)
+    needs_no_way(reach) && plain && (is_own_name(&host.name) || is_listed(&host.name, &reach.own_names))
+}
+
+/// Whether it is one of the names this machine was said to have.
+fn is_listed(name: &str, own: &[String]) -> bool {
+    own.iter().any(|n| n.eq_ignore_ascii_case(name.trim_end_matches('.')))
 }
 
 /// Whether ranks on this machine are started by this process itself.

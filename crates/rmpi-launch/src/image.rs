@@ -97,6 +97,21 @@ impl Image {
         }
     }
 
+    /// Where the program would be on a host that has the same image as this machine, for daemons that cannot be
+    /// pushed.
+    ///
+    /// # Errors
+    /// The path of this executable is unknown.
+    pub(crate) fn installed_at(&self) -> io::Result<String> {
+        Ok(match self {
+            Self::Installed(path) => path.display().to_string(),
+            Self::Pushed(Pushed { file: Some(file), .. }) if file != Path::new(OWN) => {
+                file.display().to_string()
+            }
+            Self::Pushed(_) => std::env::current_exe()?.display().to_string(),
+        })
+    }
+
     /// Whether the daemon on this machine is this very program: itself, or the build it carries.
     pub(crate) fn is_this_program(&self) -> bool {
         match self {

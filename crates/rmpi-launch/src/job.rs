@@ -1,6 +1,7 @@
 //! Building a job.
 
 use crate::event::Event;
+use crate::horovod::Rendezvous;
 use crate::image::{DaemonSource, Image};
 use crate::input::Input;
 use crate::outcome::Outcome;
@@ -15,7 +16,7 @@ use rmpi_types::{JobSpec, Transport};
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::PathBuf;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 /// A job that cannot be started from here.
@@ -57,6 +58,8 @@ pub(crate) struct Config {
     pub(crate) daemon: Mutex<Option<Daemon>>,
     /// Files that the nodes are sent.
     pub(crate) staged: Staged,
+    /// Where Horovod's workers meet, once it is open.
+    pub(crate) rendezvous: OnceLock<Arc<Rendezvous>>,
     /// The process that the user started, if it is another one: it stops when the job is suspended.
     pub(crate) front: Option<i32>,
 }
@@ -316,6 +319,7 @@ impl JobBuilder {
                 prompt: self.prompt,
                 restart: self.restart,
                 daemon: Mutex::default(),
+                rendezvous: OnceLock::new(),
                 front: None,
                 staged: Staged::default(),
                 spec: self.spec,

@@ -149,6 +149,8 @@ pub(crate) fn make(
         .check(used.len())
         .map_err(|message| PlanFault { code: rmpi_types::exit::USAGE, message })?;
     let mpi = mpi(config, &plan);
+    let host_of = |n: &usize| target(&nodes[*n].0[0]).host.name.as_str();
+    crate::horovod::placed(config, used.iter().map(|n| (host_of(n), placed[*n].len())));
     let layout = run_lengths(used.iter().map(|&n| placed[n].len()));
     let apps: Vec<AppLaunch> = config.spec.apps.iter().map(|app| app_launch(app, config)).collect();
     let mut launches = Vec::with_capacity(used.len());
@@ -245,7 +247,7 @@ pub(crate) fn app_launch(app: &App, config: &Config) -> AppLaunch {
         search: app.search.iter().map(|dir| OsString::from(config.cwd.join(dir))).collect(),
         merge: app.env.merge,
         env: forward_env(&config.env, &app.env),
-        set: explicit_env(&config.env, &app.env),
+        set: crate::horovod::variables(config, explicit_env(&config.env, &app.env)),
         edits: app.env.edits.clone(),
     }
 }

@@ -95,6 +95,13 @@ pub fn event(t: f64, event: &Event, host: impl Fn(u32) -> String) -> Option<Stri
             .text("host", host)
             .text("fault", &fault.to_string())
             .end(),
+        Event::Waiting { hosts, of } => {
+            let host = |(host, fault): &(String, Option<rmpi_types::LaunchFault>)| {
+                let fault = fault.as_ref().map_or_else(String::new, ToString::to_string);
+                Object::new().text("host", host).text("fault", &fault).end()
+            };
+            line(t, "waiting").raw("of", of).raw("hosts", list(hosts.iter().map(host))).end()
+        }
         Event::Planned(plan) => planned(line(t, "planned"), plan),
         Event::RankStarted { proc, node, pid } => {
             let object = line(t, "rank_start").raw("rank", proc.rank).raw("node", node.0);

@@ -21,3 +21,8 @@ pub use dial::{Dial, DialError, DialStep};
 pub use link::{Link, TcpLink};
 pub use quic::QuicRail;
 pub use tls::{Identity, KEY_LEN, Peers, PublicKey, Security};
+
+/// TLS 1.3 between two pinned raw public keys, without IO.
+pub mod session {
+    pub use crate::tls::{Session, Stop, room_for};
+}

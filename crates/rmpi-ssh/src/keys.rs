@@ -166,4 +166,27 @@ mod tests {
         std::fs::write(dir.join("bad"), "command=\"x\" ssh-ed25519 AAAA").unwrap();
         assert!(read_authorized(&dir.join("bad")).unwrap_err().to_string().contains("line 1"));
     }
+
+    /// SEC1 and PKCS#1, in files of any mode: the kubelet gives secrets modes that OpenSSH refuses.
+    #[test]
+    fn keys_as_operators_make_them_are_read() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = scratch("operators");
+        for (kind, words) in [
+            ("ecdsa-sha2-nistp521", &["ecparam", "-name", "secp521r1", "-genkey", "-noout", "-out"][..]),
+            ("ssh-rsa", &["genrsa", "-traditional", "-out"]),
+        ] {
+            let path = dir.join(kind);
+            let made = std::process::Command::new("openssl").args(words).arg(&path).output();
+            if !made.is_ok_and(|o| o.status.success()) {
+                eprintln!("skipped: openssl makes no {kind} key here");
+                continue;
+            }
+            for mode in [0o600, 0o640, 0o644] {
+                std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+                let key = KeyPair::read(&path).unwrap();
+                assert!(key.public_line().starts_with(kind), "{}", key.public_line());
+            }
+        }
+    }
 }

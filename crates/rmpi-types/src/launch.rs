@@ -40,6 +40,14 @@ pub enum RankVars {
     Horovod,
     /// torchrun's `ROLE_RANK` and its family.
     Torch,
+    /// TensorFlow's `TF_CONFIG`; the ports of native ranks are left to it.
+    Tensorflow,
+}
+
+/// A host's name as Horovod's workers use it (`HOROVOD_HOSTNAME`): it becomes part of paths and keys there.
+#[must_use]
+pub fn horovod_label(host: &str) -> String {
+    host.chars().map(|c| if matches!(c, '/' | ':' | '#' | ',' | '%') { '_' } else { c }).collect()
 }
 
 /// GPUs a rank sees (`-gpus-per-proc`).

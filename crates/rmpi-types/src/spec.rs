@@ -47,6 +47,8 @@ pub struct JobSpec {
     pub restarts: u32,
     /// Variables that the ranks of some launchers have besides the usual ones.
     pub rank_vars: RankVars,
+    /// How Horovod's workers find each other.
+    pub horovod: Horovod,
     /// Devices each rank sees.
     pub gpus_per_rank: Option<GpusPerRank>,
     /// What is told when the time limit is reached.
@@ -59,6 +61,37 @@ pub struct JobSpec {
     pub stop_on_exec: bool,
     /// PMI is offered on a TCP port instead of an inherited descriptor.
     pub pmi_port: bool,
+}
+
+/// How Horovod's workers find each other.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum Horovod {
+    /// By MPI, or there are none.
+    #[default]
+    Mpi,
+    /// In a store that the launcher serves.
+    Gloo,
+    /// In that store, in a job whose hosts come and go.
+    Elastic(Elastic),
+}
+
+/// A job whose hosts come and go (`--min-np`, `--host-discovery-script`).
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Elastic {
+    /// Prints the hosts there are at the moment, run by a shell once a second; without it they are fixed.
+    pub script: Option<OsString>,
+    /// Slots of a host that it prints without a count.
+    pub slots_per_host: Option<u32>,
+    /// Slots needed to go on after a change; those of the first start unless set.
+    pub min_np: Option<u32>,
+    /// Most ranks.
+    pub max_np: Option<u32>,
+    /// Longest wait for enough slots, each time; 600 s unless set.
+    pub timeout: Option<Duration>,
+    /// More resets than this end the job.
+    pub reset_limit: Option<u32>,
+    /// From and to which pause a host that failed may return after; never unless set.
+    pub cooldown: Option<(Duration, Duration)>,
 }
 
 /// MPI's universe size (`-usize`).
@@ -335,6 +368,12 @@ pub struct Reach {
     pub agent: Option<Vec<OsString>>,
     /// Hosts that are this machine need no agent: it is a resource manager's tool, not the user's wish.
     pub local_beside_agent: bool,
+    /// The agent passes no standard input on: it only starts the daemons, which dial the launcher.
+    pub dial_back: bool,
+    /// Hosts are pods that may be on their way: whatever may pass is tried until the launch limit.
+    pub patient: bool,
+    /// Names of this machine that its host name does not say, in lower case: a pod's own, qualified.
+    pub own_names: Vec<String>,
     /// SSH port for hosts that give none.
     pub ssh_port: Option<u16>,
     /// SSH user for hosts that give none.
@@ -366,6 +405,9 @@ impl Default for Reach {
         Self {
             agent: None,
             local_beside_agent: false,
+            dial_back: false,
+            patient: false,
+            own_names: Vec::new(),
             ssh_port: None,
             ssh_user: None,
             identities: Vec::new(),

@@ -11,11 +11,10 @@ const DVM: &str =
     "persistent daemons: use `rmpirun serve`, which does not exist yet; each job brings its own";
 const DEBUGGER: &str = "attach with: `rmpirun attach JOB --rank N -- gdb -p {pid}`; until that exists --output-proctable shows hosts and process ids";
 const LATER: &str = "is not supported by this version";
-const ELASTIC: &str = "elastic jobs are not supported by this version; give the number of ranks with -np";
+const ELASTIC: &str = "elastic jobs are Horovod's: --min-np, --max-np and --host-discovery-script";
 
 pub(super) const ROWS: &[Row] = &[
     idle("allow-run-as-root", &[], FLAG, Ignored),
-    idle("tcp", &["mpi", "gloo"], FLAG, Ignored),
     idle("disable-cache", &[], FLAG, Ignored),
     idle("hetero-nodes", &["hybrid-hosts", "novm"], FLAG, Ignored),
     idle("fwd-mpirun-port", &["use-regexp", "enable-instant-on-support", "do-not-resolve"], FLAG, Ignored),
@@ -68,9 +67,7 @@ pub(super) const ROWS: &[Row] = &[
     idle("s", &[], ONE, Refused("is for standard input in Intel MPI (use --stdin)")).only(Personality::Hydra),
     idle("xml-file", &[], ONE, Refused("is not supported; use --output json")),
     idle("config-file", &[], ONE, Refused("files of horovodrun are not read by this version; use --tune")),
-    idle("min-np", &["min-num-proc", "max-np", "max-num-proc", "elastic"], ONE, Refused(ELASTIC)),
-    idle("elastic-timeout", &["reset-limit"], ONE, Refused(ELASTIC)),
-    idle("blacklist-cooldown-range", &[], Arity::Pair, Refused(ELASTIC)),
+    idle("elastic", &[], ONE, Refused(ELASTIC)),
     idle("hang-check", &["metrics", "spare-hosts"], ONE, Refused(LATER)),
     idle("single-port", &[], FLAG, Refused(LATER)),
     idle("streams", &[], ONE, Refused(LATER)),

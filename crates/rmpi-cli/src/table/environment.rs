@@ -47,6 +47,17 @@ fn edit(env: &mut Env, name: &OsStr, value: OsString, front: bool) -> Set {
 pub(super) const ROWS: &[Row] = &[
     row(
         T,
+        "tf-config",
+        &[],
+        "",
+        Act::Flag(|t| {
+            t.job.job.rank_vars = rmpi_types::launch::RankVars::Tensorflow;
+            Ok(())
+        }),
+        "Sets TF_CONFIG for TensorFlow's MultiWorkerMirroredStrategy: every rank is a worker with a port of its own.",
+    ),
+    row(
+        T,
         "x",
         &[],
         "VAR[=VALUE]",

@@ -141,6 +141,92 @@ pub(super) const ROWS: &[Row] = &[
         }),
         "The time before the tag of each line.",
     ),
+    switch!("tcp", "NCCL_IB_DISABLE", "1"),
+    row(
+        T,
+        "gloo",
+        &[],
+        "",
+        Act::Flag(|t| {
+            t.job.gloo = Some(true);
+            Ok(())
+        }),
+        "Horovod's workers meet in a store that the launcher serves: the default of horovodrun.",
+    ),
+    row(
+        T,
+        "mpi",
+        &[],
+        "",
+        Act::Flag(|t| {
+            t.job.gloo = Some(false);
+            Ok(())
+        }),
+        "Horovod's workers meet by MPI.",
+    ),
+    row(
+        T,
+        "min-np",
+        &["min-num-proc"],
+        "N",
+        Act::Count(|t, n| {
+            (t.job.elastic.min_np, t.job.elastic_asked) = (Some(n), true);
+            Ok(())
+        }),
+        "An elastic job: goes on with as few as N ranks when hosts are lost.",
+    ),
+    row(
+        T,
+        "max-np",
+        &["max-num-proc"],
+        "N",
+        Act::Count(|t, n| {
+            t.job.elastic.max_np = Some(n);
+            Ok(())
+        }),
+        "Most ranks of an elastic job (no limit).",
+    ),
+    row(
+        T,
+        "elastic-timeout",
+        &[],
+        "TIME",
+        Act::Text(|t, text| {
+            t.job.elastic.timeout = Some(values::limit(text)?);
+            Ok(())
+        }),
+        "Longest wait of an elastic job for enough slots, each time (600 s).",
+    ),
+    row(
+        T,
+        "reset-limit",
+        &[],
+        "N",
+        Act::Count(|t, n| {
+            t.job.elastic.reset_limit = Some(n);
+            Ok(())
+        }),
+        "More changes of an elastic job than N end it (no limit).",
+    ),
+    row(
+        T,
+        "blacklist-cooldown-range",
+        &[],
+        "LOW HIGH",
+        Act::Pair(|t, low, high| {
+            let time = |text: &std::ffi::OsStr| values::limit(text.to_str().ok_or("it is not valid UTF-8")?);
+            let (low, high) = (time(&low)?, time(&high)?);
+            if low > high
+                || low < std::time::Duration::from_secs(1)
+                || high > std::time::Duration::from_secs(3600)
+            {
+                return Err("it wants two times, the smaller first, from 1 s to 3600 s".into());
+            }
+            t.job.elastic.cooldown = Some((low, high));
+            Ok(())
+        }),
+        "Lets hosts of an elastic job that failed return after a pause between LOW and HIGH (never).",
+    ),
     row(T, "check-build", &["cb"], "", Act::Flag(|_| Ok(())), "Say what is built in."),
     row(T, "version", &["v"], "", Act::Flag(|_| Ok(())), "The version.").only(Personality::Horovodrun),
     row(

@@ -151,7 +151,29 @@ pub(super) const ROWS: &[Row] = &[
             t.job.job.limits.launch = Some(values::limit(text)?);
             Ok(())
         }),
-        "Time for the whole launch (60 s and 0.1 s a host).",
+        "Time for the whole launch (60 s and 0.1 s a host; 300 s in a launcher pod).",
+    ),
+    row(
+        T,
+        "wait-hosts",
+        &[],
+        "TIME",
+        Act::Text(|t, text| {
+            t.job.job.limits.launch = Some(values::limit(text)?);
+            Ok(())
+        }),
+        "Time that hosts may take to come: --launch-timeout by another name, for launcher pods (300 s there).",
+    ),
+    row(
+        T,
+        "dial-back",
+        &[],
+        "",
+        Act::Flag(|t| {
+            t.job.job.reach.dial_back = true;
+            Ok(())
+        }),
+        "The launch agent passes no standard input on: it only starts the daemons, which dial us. Known of kubexec.sh.",
     ),
     row(
         T,

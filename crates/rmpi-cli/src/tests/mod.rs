@@ -5,6 +5,7 @@ mod allocations;
 mod errors;
 mod lines;
 mod others;
+mod pods;
 mod props;
 mod rows;
 

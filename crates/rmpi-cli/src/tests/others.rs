@@ -45,6 +45,16 @@ fn horovodrun() {
     assert_eq!(hosts(&called("horovodrun", "-np 3 p")), "localhost:3");
     let short = called("horovodrun", "--num-p 2 --verb --binding-args --bind-to=none p");
     assert_eq!((short.job.apps[0].np, &short.job.placement.bind_to), (Some(2), &BindTo::None));
+    use rmpi_types::spec::Horovod;
+    assert_eq!(called("horovodrun", "-np 3 p").job.horovod, Horovod::Gloo);
+    assert_eq!(called("horovodrun", "-np 3 --mpi p").job.horovod, Horovod::Mpi);
+    assert_eq!(called("rmpirun", "-np 3 p").job.horovod, Horovod::Mpi);
+    assert_eq!(called("rmpirun", "-np 3 --gloo p").job.horovod, Horovod::Gloo);
+    let elastic =
+        called("horovodrun", "-np 2 --min-np 1 --reset-limit 3 --blacklist-cooldown-range 5 60 -H a:1,b:1 p");
+    let Horovod::Elastic(spec) = &elastic.job.horovod else { panic!("{:?}", elastic.job.horovod) };
+    assert_eq!((spec.min_np, spec.reset_limit, spec.script.is_none()), (Some(1), Some(3), true));
+    assert_eq!(hosts(&elastic), "a:1 b:1");
     let files = called("/usr/bin/horovodrun", "-np 1 --output-filename d p").job.output.files.unwrap();
     assert_eq!(files.layout, FileLayout::Horovod("/w/d".into()));
     assert!(printed("horovodrun", &[], "-v").contains("rmpirun"));
@@ -53,7 +63,11 @@ fn horovodrun() {
         ("-H h1 -np 1 p", "'h1' has no number of slots"),
         ("p", "-np is missing"),
         ("-np 1 -N 2 p", "unknown option '-N'"),
-        ("-np 1 --min-np 2 p", "elastic"),
+        ("-np 1 --min-np 2 p", "--min-np 2, -np 1, --max-np no limit do not follow one another"),
+        ("-np 4 --max-np 2 --min-np 1 p", "do not follow"),
+        ("-np 4 --max-np 8 p", "elastic options without"),
+        ("-np 2 --mpi --min-np 1 -H a:1,b:1 p", "elastic jobs need Gloo"),
+        ("-np 2 --min-np 1 --blacklist-cooldown-range 5 2 p", "the smaller first"),
         ("-np 1 --net eth0 p : q", "-np is missing"),
         ("-np 1 --autotune-w 2 --cache x p --s", ""),
         ("-np 1 --ss p", "may mean"),

@@ -8,7 +8,9 @@ mod dialled;
 mod ported;
 mod reap;
 mod serve;
+mod up;
 
+use crate::dialling::Dialling;
 use crate::env::Vars;
 use crate::kvs::Requests;
 use crate::lines::Tail;
@@ -24,7 +26,7 @@ use crate::{family, passwd, sys};
 use bytes::Bytes;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use rmpi_control::{DaemonEvent, DaemonMachine, DaemonPolicy, Time};
+use rmpi_control::{DaemonEvent, DaemonMachine, DaemonPolicy, LinkKind, Time};
 use rmpi_types::{NodeReport, ProcId, RankExit, Topology};
 use rmpi_wire::msg::Stream;
 use serve::{Input, Serving};
@@ -38,6 +40,8 @@ use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 use tokio::task::{LocalSet, spawn_local};
+use up::UpTasks;
+pub(crate) use up::dialled;
 
 /// Limit on ending what is left when the guard is gone.
 const ORPHAN_LIMIT: Duration = Duration::from_secs(8);
@@ -138,7 +142,7 @@ pub(crate) async fn serve(
     files: FileLimit,
     survey: Survey,
 ) -> io::Result<()> {
-    let done = run(input, output, guard, files, survey).await;
+    let done = run(input, output, guard, files, survey, None).await;
     // Normally there is nothing; whatever the way out, nothing may stay.
     family::end_all(ORPHAN_LIMIT, |_| {});
     done
@@ -150,6 +154,7 @@ async fn run(
     guard: OwnedFd,
     files: FileLimit,
     survey: Survey,
+    redial_as: Option<Dialling>,
 ) -> io::Result<()> {
     let mut children = SigSet::empty();
     children.add(Signal::SIGCHLD);
@@ -167,26 +172,8 @@ async fn run(
     }
     let (events, mut inbox) = mpsc::unbounded_channel();
     let up = Rc::new(Queue::default());
-    spawn_local({
-        let events = events.clone();
-        let up = Rc::clone(&up);
-        async move {
-            // Only a closed stream ends this; the reading side tells of it too, but perhaps much later.
-            let error = up.write(output).await;
-            tracing::info!(%error, "control stream cannot be written");
-            let _ = events.send(DaemonEvent::UpEof.into());
-        }
-    });
-    spawn_local({
-        let events = events.clone();
-        async move {
-            let ended =
-                uplink::read_frames(input, |f| drop(events.send(DaemonEvent::FromUp(f).into()))).await;
-            tracing::info!(?ended, "control stream ended");
-            let _ = events.send(DaemonEvent::UpEof.into());
-        }
-    });
-    let mut worker = Worker::new(up, events, files);
+    let mut tasks = UpTasks::start(0, input, output, &up, &events);
+    let mut worker = Worker::new(up, events, files, redial_as.is_some());
     worker.reset = status.not_default();
     worker.topology = report.topology.clone();
     worker.feed(DaemonEvent::Report(Box::new(NodeReport { wall_us: node::wall_us(), ..report })));
@@ -204,12 +191,24 @@ async fn run(
             input = inbox.recv() => match input {
                 Some(Input::Event(event)) => worker.feed(event),
                 Some(Input::Took(proc)) => worker.took(proc),
+                Some(Input::UpEnded(number)) if tasks.ended(number, &worker.up) => {
+                    worker.feed(DaemonEvent::UpEof);
+                    if let Some(dialling) = &redial_as {
+                        spawn_local(up::redial(dialling.clone(), worker.events.clone()));
+                    }
+                }
+                Some(Input::Redialled(stream)) => {
+                    let (input, output) = tokio::io::split(*stream);
+                    worker.up.renew();
+                    tasks = UpTasks::start(tasks.number + 1, input, output, &worker.up, &worker.events);
+                    worker.feed(DaemonEvent::UpResumed);
+                }
                 Some(Input::Bytes(proc, bytes)) => worker.pmi_bytes(proc, bytes),
                 Some(Input::Accepted(stream)) => worker.dialled_in(stream),
                 Some(Input::PmiAccepted(stream)) => worker.pmi_dialled_in(stream),
                 Some(Input::Heard(conn, bytes)) => worker.dialled_heard(conn, bytes),
                 Some(Input::HungUp(conn)) => worker.dialled_end(conn),
-                None => {}
+                Some(Input::UpEnded(_)) | None => {}
             },
             () = started(worker.starting.as_ref()) => worker.collect(),
             () = sleep_until(due) => worker.tick(),
@@ -239,9 +238,10 @@ async fn sleep_until(due: Option<Instant>) {
 }
 
 impl Worker {
-    fn new(up: Rc<Queue>, events: mpsc::UnboundedSender<Input>, files: FileLimit) -> Self {
+    fn new(up: Rc<Queue>, events: mpsc::UnboundedSender<Input>, files: FileLimit, dialled: bool) -> Self {
+        let up_is = if dialled { LinkKind::Dialled } else { LinkKind::Pipe };
         Self {
-            machine: DaemonMachine::new(DaemonPolicy::default(), Time::ZERO),
+            machine: DaemonMachine::new(DaemonPolicy { up: up_is, ..DaemonPolicy::default() }, Time::ZERO),
             start: Instant::now(),
             up,
             events,

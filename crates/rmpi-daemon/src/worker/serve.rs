@@ -22,6 +22,10 @@ pub(super) enum Input {
     Event(DaemonEvent),
     /// A rank has read more of its standard input.
     Took(ProcId),
+    /// The control stream of this number has ended.
+    UpEnded(u32),
+    /// The launcher was dialled again.
+    Redialled(Box<crate::secure::Secure>),
     /// Bytes from a rank whose library is not ours.
     Bytes(ProcId, Bytes),
     /// Somebody dialled in.

@@ -48,7 +48,9 @@ if { test -O "$q" && test -O "$p" && test -f "$p" && test -x "$p"; } 2>/dev/null
 
 /// Looks the daemon up by its hash in places only this user can have written to (`own`: right type and owner,
 /// not writable for group or others), or takes it from standard input into the first place that can hold and
-/// execute it. A probe file tells whether programs run there: `noexec` is not visible otherwise.
+/// execute it. A probe file tells whether programs run there: `noexec` is not visible otherwise. Where there is no such
+/// place, an installed `rmpirun` is the daemon, as in images whose file systems are all read-only; another build
+/// says so in its hello.
 const FIND_OR_TAKE: &str = r##"
 umask 077; u=$(id -u); n=rmpid-$h; p=; q=; w=;
 own() { set -- "$1" $(ls -ldn "$2" 2>/dev/null);
@@ -72,7 +74,12 @@ if test -z "$p"; then
   if test "$a" -ge 0 2>/dev/null && test $((s / 1024)) -ge "$a"; then w="$w; $d has only $a KiB free"; continue; fi;
   q=$d; break;
  done;
- test -n "$q" || f "no place for the daemon on this host$w";
+ if test -z "$q"; then
+  for c in "@OWN" rmpirun /usr/local/bin/rmpirun /opt/rmpirun/rmpirun; do
+   if command -v "$c" >/dev/null 2>&1; then echo RMPI-READY; exec "$c" __rmpid; fi;
+  done;
+  f "no place for the daemon on this host, and no rmpirun$w";
+ fi;
  t=$q/.$n.$(uname -n).$$;
  echo "RMPI-NEED $h";
  e=$({ head -c $s > "$t"; } 2>&1) || { rm -f "$t"; f "the daemon cannot be written to $q: $e"; };
@@ -117,7 +124,11 @@ pub fn remote_command(image: &DaemonImage, look: Look) -> Result<String, Command
                 Look::Quick => CACHED.replace("@START", &start),
                 Look::Close => String::new(),
             };
-            script.push_str(&format!("h={hash}; s={}; {cached}{PREAMBLE}{FIND_OR_TAKE}", bytes.len()));
+            // Embedders' programs are no daemons, and need not be.
+            let own = std::env::current_exe().ok().filter(|p| p.file_name().is_some_and(|n| n == "rmpirun"));
+            let own = own.and_then(|p| p.to_str().and_then(|p| plain(p).ok()).map(str::to_owned));
+            let find = FIND_OR_TAKE.replace("@OWN", own.as_deref().unwrap_or("rmpirun"));
+            script.push_str(&format!("h={hash}; s={}; {cached}{PREAMBLE}{find}", bytes.len()));
         }
     }
     script.push_str(&start);

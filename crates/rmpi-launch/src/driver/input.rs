@@ -11,7 +11,11 @@ use rmpi_wire::Frame;
 /// From a link's reading task.
 pub(crate) enum FromLink {
     Frame(Frame),
-    Eof(String),
+    /// The host's stream of this number has ended.
+    Eof {
+        stream: u32,
+        what: String,
+    },
 }
 
 /// Something that happened.

@@ -49,13 +49,15 @@ enum ToWriter {
 /// The driver's end of a link. Dropping it lets the writer finish and close the stream.
 pub(crate) struct Link {
     pub(crate) durable: bool,
+    /// Which stream of the host this is, from 0: one that was dialled may be replaced.
+    pub(crate) stream: u32,
     writer: mpsc::UnboundedSender<ToWriter>,
 }
 
 impl Link {
     /// Starts both tasks. The queue to the writer is bounded by what the machine sends unasked: input credit,
     /// replies, heartbeats.
-    pub(crate) fn start(id: LinkId, channel: Channel, frames: mpsc::Sender<Input>) -> Self {
+    pub(crate) fn start(id: LinkId, stream: u32, channel: Channel, frames: mpsc::Sender<Input>) -> Self {
         let (tx, rx) = mpsc::unbounded_channel();
         let Channel { reader, writer, durable, epitaph, keep, .. } = channel;
         let kept = Arc::clone(&keep);
@@ -63,14 +65,14 @@ impl Link {
             let end = read(id, reader, &frames).await;
             let what =
                 epitaph.and_then(|say| say()).or(end).unwrap_or_else(|| "control stream closed".into());
-            let _ = frames.send(Input::Link(id, FromLink::Eof(what))).await;
+            let _ = frames.send(Input::Link(id, FromLink::Eof { stream, what })).await;
             drop(kept);
         });
         tokio::spawn(async move {
             write(writer, rx).await;
             drop(keep);
         });
-        Self { durable, writer: tx }
+        Self { durable, stream, writer: tx }
     }
 
     pub(crate) fn send(&self, frame: Frame) {

@@ -17,14 +17,14 @@ use crate::plan::{self, Planned};
 use crate::reach::{self, Target};
 use crate::sink::{Delivery, Places, SinkEvent, Sinks};
 use crate::spawn::Base;
-use crate::{hosts, input::Source};
+use crate::{horovod, hosts, input::Source};
 use input::FromLink;
 use link::Link;
 use nix::sys::signal::Signal;
 use rmpi_control::{HostEntry, JobAction, JobEvent, JobMachine, JobPolicy, LinkId, Time};
 use rmpi_types::outcome::{Cause, JobOutcome};
 use rmpi_types::spec::Stdin;
-use rmpi_types::{NodeIdx, RankSet};
+use rmpi_types::{LaunchFault, NodeIdx, RankSet};
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -36,6 +36,9 @@ use tokio::task::JoinSet;
 const FRAMES_QUEUED: usize = 256;
 /// Inputs taken before actions and timers are looked at again.
 const INPUTS_AT_ONCE: usize = 64;
+/// When a patient launch first says what it waits for, and how often again.
+const FIRST_WORD: Duration = Duration::from_secs(10);
+const NEXT_WORD: Duration = Duration::from_secs(30);
 /// How long the last frames may take to be written after the job's end.
 const FAREWELL: Duration = Duration::from_secs(1);
 
@@ -62,6 +65,9 @@ pub(super) struct Driver {
     control: mpsc::UnboundedSender<Input>,
     frames: mpsc::Sender<Input>,
     reaching: JoinSet<()>,
+    /// Hosts that a patient launch waits for, with what was last seen of each, and when the user hears of them.
+    waiting: HashMap<NodeIdx, Option<LaunchFault>>,
+    tell_waiting: Instant,
     done: Option<JobOutcome>,
 }
 
@@ -101,7 +107,14 @@ async fn run_with(
     }
     let (frames, frames_inbox) = mpsc::channel(FRAMES_QUEUED);
     let mut inbox = Inbox { control: control_inbox, frames: frames_inbox };
+    let store = match horovod::open(&config, &targets) {
+        Ok(store) => store,
+        Err(what) => return refused(what),
+    };
     let mut driver = Driver::new(config, targets, events, control, frames);
+    if let Some((store, listener)) = store {
+        driver.reaching.spawn(store.serve(listener));
+    }
     driver.reach(reach);
     while driver.done.is_none() {
         driver.step(&mut inbox).await;
@@ -185,6 +198,8 @@ impl Driver {
             control,
             frames,
             reaching: JoinSet::new(),
+            waiting: HashMap::new(),
+            tell_waiting: start + FIRST_WORD,
             done: None,
             config,
             targets,
@@ -218,6 +233,8 @@ impl Driver {
     /// Waits for the next thing to happen and feeds it, with what else is there already.
     async fn step(&mut self, inbox: &mut Inbox) {
         let due = self.machine.next_timer().map(|t| self.start + t.0);
+        let word = (!self.waiting.is_empty()).then_some(self.tell_waiting);
+        let due = due.into_iter().chain(word).min();
         let timer = async {
             match due {
                 Some(due) => tokio::time::sleep_until(due.into()).await,
@@ -227,7 +244,10 @@ impl Driver {
         tokio::select! {
             biased;
             Some(input) = inbox.control.recv() => self.take(input),
-            () = timer => self.feed(JobEvent::Tick),
+            () = timer => {
+                self.say_waiting();
+                self.feed(JobEvent::Tick);
+            }
             Some(input) = inbox.frames.recv() => self.take(input),
         }
         for _ in 0..INPUTS_AT_ONCE {
@@ -239,16 +259,25 @@ impl Driver {
     fn take(&mut self, input: Input) {
         match input {
             Input::Link(link, FromLink::Frame(frame)) => self.feed(JobEvent::Frame { link, frame }),
-            Input::Link(link, FromLink::Eof(what)) => {
+            Input::Link(link, FromLink::Eof { stream, what }) => {
+                if self.links.get(&link).is_some_and(|l| l.stream != stream) {
+                    return;
+                }
                 self.link_ends += 1;
                 self.feed(JobEvent::LinkEof { link, what });
             }
             Input::Reaching { node, stage, tries, last } => {
                 self.hosts[node.0 as usize].tries = tries;
+                if self.config.spec.reach.patient {
+                    self.waiting.insert(node, last.clone());
+                }
                 self.feed(JobEvent::Reaching { node, stage, last: last.map(Box::new) });
             }
             Input::Up { node, channel } => self.up(node, *channel),
-            Input::GiveUp { node, fault } => self.feed(JobEvent::LaunchFailed { node, fault }),
+            Input::GiveUp { node, fault } => {
+                self.waiting.remove(&node);
+                self.feed(JobEvent::LaunchFailed { node, fault });
+            }
             Input::Sink(SinkEvent::Written { proc, stream, bytes }) => {
                 if bytes > 0 {
                     self.feed(JobEvent::Written { proc, stream, bytes });
@@ -269,11 +298,13 @@ impl Driver {
         }
     }
 
-    /// One link a host; its number is the host's.
+    /// One link a host; its number is the host's. One that was dialled again takes the place of its broken stream.
     fn up(&mut self, node: NodeIdx, channel: Channel) {
         let (id, kind) = (LinkId(node.0), channel.kind);
+        self.waiting.remove(&node);
         self.reached_at.insert(node, channel.reached_at);
-        self.links.insert(id, Link::start(id, channel, self.frames.clone()));
+        let stream = self.links.get(&id).map_or(0, |l| l.stream + 1);
+        self.links.insert(id, Link::start(id, stream, channel, self.frames.clone()));
         self.feed(JobEvent::LinkUp { link: id, node, kind });
     }
 
@@ -288,6 +319,21 @@ impl Driver {
             self.output_error.get_or_insert_with(|| error.to_string());
         }
         self.feed(JobEvent::BrokenPipe);
+    }
+
+    /// Tells the user what a patient launch waits for, when it is time to.
+    fn say_waiting(&mut self) {
+        if self.waiting.is_empty() || Instant::now() < self.tell_waiting {
+            return;
+        }
+        self.tell_waiting += NEXT_WORD;
+        let mut hosts: Vec<_> = self.waiting.iter().collect();
+        hosts.sort_by_key(|(node, _)| node.0);
+        let host = |(node, last): (&NodeIdx, &Option<LaunchFault>)| {
+            (self.targets[node.0 as usize].host.name.clone(), last.clone())
+        };
+        let event = Event::Waiting { hosts: hosts.into_iter().map(host).collect(), of: self.targets.len() };
+        self.events.send(event);
     }
 
     fn note(&mut self, text: String) {
@@ -331,7 +377,7 @@ impl Driver {
             let mut left = open.saturating_sub(already);
             while left > 0 {
                 match inbox.frames.recv().await {
-                    Some(Input::Link(_, FromLink::Eof(_))) => left -= 1,
+                    Some(Input::Link(_, FromLink::Eof { .. })) => left -= 1,
                     Some(_) => {}
                     None => return,
                 }

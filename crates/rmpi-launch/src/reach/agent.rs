@@ -19,7 +19,7 @@ const ASK: Duration = Duration::from_millis(5);
 
 /// A running agent.
 pub(super) struct Agent {
-    pub(super) stdin: pipe::Sender,
+    pub(super) stdin: Option<pipe::Sender>,
     pub(super) stdout: pipe::Receiver,
     pub(super) stderr: pipe::Receiver,
     pub(super) child: Child,
@@ -33,11 +33,17 @@ pub(super) struct Child {
 }
 
 impl Agent {
-    /// Starts `words... [user@]host command`; where a word has `{host}` in it that is the host's place.
+    /// Starts `words... [user@]host command`; where a word has `{host}` in it that is the host's place. Without
+    /// `input` its standard input is empty.
     ///
     /// # Errors
     /// A fault of stage `shell` that names the agent.
-    pub(super) fn start(words: &[OsString], host: &Host, command: &str) -> Result<Self, LaunchFault> {
+    pub(super) fn start(
+        words: &[OsString],
+        host: &Host,
+        command: &str,
+        input: bool,
+    ) -> Result<Self, LaunchFault> {
         let Some((program, own)) = words.split_first() else {
             return Err(LaunchFault::fatal(Stage::Shell, "the agent command is empty"));
         };
@@ -59,7 +65,10 @@ impl Agent {
             agent.arg(login);
         }
         agent.arg(command).process_group(0);
-        agent.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        agent
+            .stdin(if input { Stdio::piped() } else { Stdio::null() })
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         agent.spawn().and_then(|process| Self::adopt(process, name.clone())).map_err(|e| {
             LaunchFault::fatal(Stage::Shell, format!("agent {name} cannot be started: {e}"))
                 .hint("name another with --launch-exec")
@@ -67,13 +76,13 @@ impl Agent {
     }
 
     fn adopt(mut process: process::Child, name: String) -> io::Result<Self> {
-        let pipes = (process.stdin.take(), process.stdout.take(), process.stderr.take());
+        let (stdin, pipes) = (process.stdin.take(), (process.stdout.take(), process.stderr.take()));
         let child = Child { name, process: Arc::new(Mutex::new(process)) };
-        let (Some(stdin), Some(stdout), Some(stderr)) = pipes else {
+        let (Some(stdout), Some(stderr)) = pipes else {
             return Err(io::Error::other("no pipes to it"));
         };
         Ok(Self {
-            stdin: pipe::Sender::from_owned_fd(OwnedFd::from(stdin))?,
+            stdin: stdin.map(|end| pipe::Sender::from_owned_fd(OwnedFd::from(end))).transpose()?,
             stdout: pipe::Receiver::from_owned_fd(OwnedFd::from(stdout))?,
             stderr: pipe::Receiver::from_owned_fd(OwnedFd::from(stderr))?,
             child,
@@ -136,7 +145,7 @@ mod tests {
     fn start(script: &str) -> Process {
         let words = ["sh", "-c", script, "agent"].map(Into::into);
         let host = Host { name: "n1".into(), user: Some("me".into()), ..Host::default() };
-        Process::of_agent(Agent::start(&words, &host, "the command").unwrap())
+        Process::of_agent(Agent::start(&words, &host, "the command", true).unwrap())
     }
 
     #[tokio::test]
@@ -152,7 +161,7 @@ mod tests {
     async fn the_host_can_have_a_place_of_its_own() {
         let words = ["sh", "-c", "echo \"$@\"", "agent", "--on={host}", "sh", "-c"].map(Into::into);
         let host = Host { name: "n1".into(), ..Host::default() };
-        let mut process = Process::of_agent(Agent::start(&words, &host, "cmd").unwrap());
+        let mut process = Process::of_agent(Agent::start(&words, &host, "cmd", true).unwrap());
         let mut text = String::new();
         process.stdout.read_to_string(&mut text).await.unwrap();
         assert_eq!(text, "--on=n1 sh -c cmd\n");
@@ -163,7 +172,8 @@ mod tests {
         let mut process = start("echo one >&2; echo two >&2; exit 7");
         process.stdout.read_to_end(&mut Vec::new()).await.unwrap();
         assert_eq!(process.words.settled().await.unwrap(), "agent sh exited with 7: \"two\"");
-        let missing = Agent::start(&["/no/such/agent".into()], &Host::default(), "x").map(drop).unwrap_err();
+        let missing =
+            Agent::start(&["/no/such/agent".into()], &Host::default(), "x", true).map(drop).unwrap_err();
         assert!(
             missing.to_string().starts_with("shell: agent /no/such/agent cannot be started"),
             "{missing}"

@@ -3,7 +3,9 @@
 //! growing pause, and at most `concurrency` hosts are in their handshakes at once.
 
 mod agent;
+mod back;
 mod local;
+mod pods;
 mod process;
 mod remote;
 

@@ -53,7 +53,9 @@ impl Words {
         let kept: Vec<u8> =
             self.stderr.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect();
         let text = String::from_utf8_lossy(&kept);
-        let line = text.lines().map(str::trim).rfind(|l| !l.is_empty());
+        // What `set -x` and kubectl say of every host, good or bad, explains nothing.
+        let noise = |l: &str| l.is_empty() || l.starts_with("+ ") || l.starts_with("Defaulted container");
+        let line = text.lines().map(str::trim).rfind(|l| !noise(l));
         match (ended, line) {
             (Some(ended), Some(line)) => Some(format!("{ended}: \"{line}\"")),
             (Some(ended), None) => Some(ended),
@@ -105,6 +107,10 @@ impl Process {
         let ended = child.watch();
         let words = Words::new(Some(child));
         watch_end(&words, stderr, ended);
-        Self { stdin: Box::new(stdin), stdout: Box::new(stdout), words, peer: None }
+        let stdin: Box<dyn AsyncWrite + Send + Unpin> = match stdin {
+            Some(stdin) => Box::new(stdin),
+            None => Box::new(tokio::io::sink()),
+        };
+        Self { stdin, stdout: Box::new(stdout), words, peer: None }
     }
 }

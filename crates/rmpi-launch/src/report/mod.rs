@@ -8,8 +8,10 @@ mod summary;
 mod table;
 #[cfg(test)]
 mod tests;
+mod waiting;
 
 pub use fold::{fold_hosts, ranks, sanitize};
+pub use waiting::waiting;
 
 use crate::outcome::{HostState, Outcome};
 use rmpi_types::outcome::Cause;

@@ -10,6 +10,7 @@ mod tests;
 
 pub(crate) use keys::Pins;
 pub use keys::{Identity, KEY_LEN, PublicKey};
+pub use session::{Session, Stop, room_for};
 
 use crate::link::{Link, TcpLink};
 use link::{Pool, TlsLink};

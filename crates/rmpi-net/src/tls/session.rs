@@ -17,12 +17,13 @@ const RECORD_EXTRA: usize = 64;
 pub(super) const RECORD: usize = 16 << 10;
 
 /// Room in the outgoing buffer that `plain` bytes may need: their records, a key update and an alert.
-pub(super) const fn room_for(plain: usize) -> usize {
+#[must_use]
+pub const fn room_for(plain: usize) -> usize {
     plain + (plain / RECORD + 4) * RECORD_EXTRA
 }
 
-/// One connection.
-pub(super) struct Session {
+/// One connection, driven by whoever has its bytes: a rail's link, or a control stream over any runtime.
+pub struct Session {
     connection: Connection,
     /// Why it is over; rustls must not be asked again after an error.
     failed: Option<String>,
@@ -35,7 +36,7 @@ enum Connection {
 
 /// Where [`Session::advance`] stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stop {
+pub enum Stop {
     /// No complete record is left.
     Hungry,
     /// Whoever takes the plaintext has enough.
@@ -66,12 +67,18 @@ fn whole(bytes: &[u8]) -> bool {
     matches!(bytes, [_, _, _, high, low, rest @ ..] if rest.len() >= usize::from(u16::from_be_bytes([*high, *low])))
 }
 
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session").field("failed", &self.failed).finish_non_exhaustive()
+    }
+}
+
 impl Session {
     /// The dialling side, to a peer with this key.
     ///
     /// # Errors
     /// When rustls refuses the configuration.
-    pub(super) fn client(identity: &Identity, peer: PublicKey) -> io::Result<Self> {
+    pub fn client(identity: &Identity, peer: PublicKey) -> io::Result<Self> {
         let config = Arc::new(identity.client(Arc::new(peer))?);
         // The name is neither sent nor checked.
         let name = ServerName::from(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST));
@@ -83,14 +90,15 @@ impl Session {
     ///
     /// # Errors
     /// When rustls refuses the configuration.
-    pub(super) fn server(identity: &Identity, peer: PublicKey) -> io::Result<Self> {
+    pub fn server(identity: &Identity, peer: PublicKey) -> io::Result<Self> {
         let config = Arc::new(identity.server(Arc::new(peer))?);
         let connection = UnbufferedServerConnection::new(config).map_err(|e| denied(&told(&e)))?;
         Ok(Self { connection: Connection::Server(Box::new(connection)), failed: None })
     }
 
     /// Whether the keys are not agreed upon yet; nothing may be encrypted before.
-    pub(super) fn handshaking(&self) -> bool {
+    #[must_use]
+    pub fn handshaking(&self) -> bool {
         match &self.connection {
             Connection::Client(c) => c.is_handshaking(),
             Connection::Server(c) => c.is_handshaking(),
@@ -114,7 +122,7 @@ impl Session {
     ///
     /// # Errors
     /// The peer is not who it should be, or the bytes are none of its making; the same again from then on.
-    pub(super) fn advance(
+    pub fn advance(
         &mut self,
         incoming: &mut [u8],
         out: &mut Vec<u8>,
@@ -154,7 +162,7 @@ impl Session {
     ///
     /// # Errors
     /// Before the handshake is over, or when the connection may not be used any more.
-    pub(super) fn encrypt(&mut self, plain: &[u8], out: &mut [u8]) -> io::Result<usize> {
+    pub fn encrypt(&mut self, plain: &[u8], out: &mut [u8]) -> io::Result<usize> {
         self.alive()?;
         let mut at = 0;
         loop {
@@ -175,7 +183,7 @@ impl Session {
     }
 
     /// The goodbye, into `out`; how many bytes.
-    pub(super) fn goodbye(&mut self, out: &mut [u8]) -> usize {
+    pub fn goodbye(&mut self, out: &mut [u8]) -> usize {
         if self.failed.is_some() || self.handshaking() {
             return 0;
         }

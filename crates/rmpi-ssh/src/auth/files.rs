@@ -8,6 +8,9 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+/// Homes that operators mount the job's key in.
+const SECRETS: [&str; 2] = ["/root", "/home/mpiuser"];
+
 /// Passphrases asked for before a key is given up.
 const MAX_TRIES: u32 = 3;
 
@@ -31,9 +34,21 @@ pub(crate) struct Identity {
     pub(crate) public: Option<PublicKey>,
 }
 
+impl Identity {
+    /// The public half of a private key that can be used without asking.
+    pub(crate) fn private_public(&self) -> Option<PublicKey> {
+        match &self.loaded {
+            Loaded::Plain(key) => Some(key.public_key().clone()),
+            Loaded::Encrypted | Loaded::Missing | Loaded::Bad(_) => None,
+        }
+    }
+}
+
 /// All keys of a connector.
 pub(crate) struct KeyRing {
     home: PathBuf,
+    /// In a launcher pod: keys are also where operators mount their secret.
+    pod: bool,
     ask: Option<Ask>,
     read: Mutex<HashMap<PathBuf, Identity>>,
     /// One question at a time; what came of it, by file.
@@ -41,20 +56,46 @@ pub(crate) struct KeyRing {
 }
 
 impl KeyRing {
-    /// No keys yet; `ask` is how passphrases are got, if at all.
-    pub(crate) fn new(home: &Path, ask: Option<Ask>) -> Self {
-        Self { home: home.to_owned(), ask, read: Mutex::default(), unlocked: tokio::sync::Mutex::default() }
+    /// No keys yet; `ask` is how passphrases are got, if at all; `pod`: in a launcher pod.
+    pub(crate) fn new(home: &Path, ask: Option<Ask>, pod: bool) -> Self {
+        Self {
+            home: home.to_owned(),
+            pod,
+            ask,
+            read: Mutex::default(),
+            unlocked: tokio::sync::Mutex::default(),
+        }
     }
 
     /// Files tried when the configuration names none.
     pub(crate) fn default_files(&self) -> Vec<PathBuf> {
-        ["id_ed25519", "id_ecdsa", "id_rsa"].iter().map(|n| self.home.join(".ssh").join(n)).collect()
+        let names = ["id_ed25519", "id_ecdsa", "id_rsa"];
+        let mut files: Vec<PathBuf> = names.iter().map(|n| self.home.join(".ssh").join(n)).collect();
+        if self.pod {
+            // The home of the account may be another than HOME says; the secret's place is the operator's choice.
+            let account = crate::users::by_number(nix::unistd::getuid().as_raw());
+            let homes = account.map(|a| a.home).into_iter().chain(SECRETS.map(PathBuf::from));
+            for file in homes.map(|h| h.join(".ssh/id_rsa")) {
+                if !files.contains(&file) {
+                    files.push(file);
+                }
+            }
+        }
+        files
     }
 
     /// Reads a key file, or recalls it.
     pub(crate) fn load(&self, path: &Path) -> Identity {
         let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
-        read.entry(path.to_owned()).or_insert_with(|| read_identity(path)).clone()
+        if let Some(known) = read.get(path) {
+            return known.clone();
+        }
+        let found = read_identity(path);
+        // A secret that is mounted late, or refreshed, is looked at again.
+        if !self.pod || matches!(found.loaded, Loaded::Plain(_) | Loaded::Encrypted) {
+            read.insert(path.to_owned(), found.clone());
+        }
+        found
     }
 
     /// Certificates for a key: those configured that certify it, and `PATH-cert.pub`.
@@ -111,6 +152,23 @@ fn ask_and_decode(path: &Path, ask: &Ask) -> Result<Arc<PrivateKey>, String> {
     Err(format!("could not be unlocked with {MAX_TRIES} passphrases"))
 }
 
+/// Why a key file cannot be read, and in a pod's usual case what to do.
+fn unreadable(path: &Path, error: &std::io::Error) -> String {
+    use std::os::unix::fs::PermissionsExt as _;
+    let text = error.to_string().to_lowercase();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    if error.kind() != std::io::ErrorKind::PermissionDenied {
+        return text.to_owned();
+    }
+    let mode = std::fs::metadata(path).map(|m| format!(" (mode {:04o})", m.permissions().mode() & 0o7777));
+    let uid = nix::unistd::geteuid();
+    let hint = match SECRETS.iter().any(|home| path.starts_with(home)) {
+        true => ": set sshAuthMountPath to this user's ~/.ssh",
+        false => "",
+    };
+    format!("{text}: cannot be read as uid {uid}{}{hint}", mode.unwrap_or_default())
+}
+
 fn read_identity(path: &Path) -> Identity {
     let beside = || {
         let mut name = path.as_os_str().to_owned();
@@ -124,7 +182,8 @@ fn read_identity(path: &Path) -> Identity {
             return Identity { loaded: Loaded::Missing, public: beside() };
         }
         Err(KeyError::Io { source, .. }) => {
-            return Identity { loaded: Loaded::Bad(source.to_string().to_lowercase()), public: beside() };
+            let why = unreadable(path, &source);
+            return Identity { loaded: Loaded::Bad(why), public: beside() };
         }
         Err(e) => return Identity { loaded: Loaded::Bad(e.to_string()), public: beside() },
     };

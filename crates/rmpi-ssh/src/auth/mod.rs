@@ -102,6 +102,9 @@ impl Attempt<'_> {
             if matches!(identity.loaded, Loaded::Missing) && !explicit {
                 continue;
             }
+            if identity.private_public().is_some_and(|key| used.contains(&key)) {
+                continue;
+            }
             self.add_file(path, &identity, &held, &mut used, &mut first, &mut last);
         }
         let others: Vec<Candidate> = if config.identities_only {

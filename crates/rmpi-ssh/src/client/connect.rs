@@ -12,6 +12,7 @@ use crate::users;
 use rmpi_types::spec::{HostKeys, Reach};
 use rmpi_types::{LaunchFault, Stage};
 use russh::client;
+use russh::keys::PublicKey;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -114,7 +115,7 @@ impl Connector {
         Self {
             reach: reach.clone(),
             sources: Sources { options, user_file, user_required, system_file },
-            ring: KeyRing::new(&home, ask),
+            ring: KeyRing::new(&home, ask, reach.patient),
             me,
             known: Mutex::default(),
             jumps: Mutex::default(),
@@ -178,6 +179,7 @@ impl Connector {
             host,
             known,
             host_keys: self.policy(&config),
+            own: self.own_keys(&config),
             file: config.user_known_hosts.first().cloned(),
             hashed: config.hash_known_hosts,
         };
@@ -287,6 +289,17 @@ impl Connector {
         })
     }
 
+    /// Keys that a host may show although nobody has seen it before: our own. Pods that run sshd as an ordinary user
+    /// share one key pair; who can show it holds what lets us in. Not where the user wants only known keys.
+    fn own_keys(&self, config: &HostConfig) -> Vec<PublicKey> {
+        if self.reach.host_keys.or(config.host_keys) == Some(HostKeys::Strict) {
+            return Vec::new();
+        }
+        let named = config.identities.iter().cloned();
+        let files = if self.reach.patient { self.ring.default_files() } else { Vec::new() };
+        named.chain(files).filter_map(|path| self.ring.load(&path).private_public()).collect()
+    }
+
     fn policy(&self, config: &HostConfig) -> HostKeys {
         self.reach.host_keys.or(config.host_keys).unwrap_or(HostKeys::Strict)
     }
@@ -348,7 +361,10 @@ fn local_identity() -> Query {
     let known = users::by_number(uid.as_raw());
     let variable = |name: &str| std::env::var(name).ok().filter(|v| !v.is_empty());
     let home = variable("HOME").or_else(|| known.as_ref().map(|u| u.home.display().to_string()));
-    let local_user = known.map(|u| u.name).or_else(|| variable("USER")).unwrap_or_else(|| uid.to_string());
+    // A pod's user may have no account; the images of mpi-operator call theirs `mpiuser`.
+    let in_pod = || variable("KUBERNETES_SERVICE_HOST").map(|_| "mpiuser".to_owned());
+    let named = known.map(|u| u.name).or_else(|| variable("USER")).or_else(|| variable("LOGNAME"));
+    let local_user = named.or_else(in_pod).unwrap_or_else(|| uid.to_string());
     let local_host = nix::unistd::gethostname().ok().and_then(|n| n.into_string().ok()).unwrap_or_default();
     Query {
         local_user,

@@ -25,18 +25,44 @@ pub(crate) struct Command {
     pub(crate) user: String,
 }
 
-/// Starts the command.
+/// What a launcher's command that looks for its daemon begins with, and what it prints before it runs the daemon.
+const BOOTSTRAP: &[u8] = b"exec /bin/sh -c 'echo; ";
+const READY: &[u8] = b"echo RMPI-READY; exec ";
+
+/// What the server says in the daemon's name before it; empty for any other command.
+pub(crate) fn preface(options: &ServerOptions, command: &Command) -> String {
+    let asked = command.text.starts_with(BOOTSTRAP) && command.text.windows(READY.len()).any(|w| w == READY);
+    match &options.daemon {
+        Some(_) if asked => format!("\nRMPI-HOST {}\nRMPI-READY\n", std::env::consts::ARCH),
+        _ => String::new(),
+    }
+}
+
+/// Starts the command, or the daemon if that is what the command is to find.
 pub(crate) fn start(options: &ServerOptions, command: &Command) -> io::Result<Child> {
-    let mut sh = tokio::process::Command::new("/bin/sh");
-    sh.arg("-c").arg(OsStr::from_bytes(&command.text));
-    sh.env_clear().process_group(0).kill_on_drop(false);
+    let mut sh = match &options.daemon {
+        Some((program, words)) if !preface(options, command).is_empty() => {
+            let mut daemon = tokio::process::Command::new(program);
+            daemon.args(words);
+            daemon
+        }
+        _ => {
+            let mut sh = tokio::process::Command::new("/bin/sh");
+            sh.arg("-c").arg(OsStr::from_bytes(&command.text));
+            sh
+        }
+    };
+    sh.process_group(0).kill_on_drop(false);
     sh.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    for name in INHERITED {
-        if let Some(value) = std::env::var_os(name) {
-            sh.env(name, value);
+    if !options.inherit {
+        sh.env_clear();
+        for name in INHERITED {
+            if let Some(value) = std::env::var_os(name) {
+                sh.env(name, value);
+            }
         }
     }
-    if let Some(home) = std::env::var_os("HOME") {
+    if let Some(home) = std::env::var_os("HOME").filter(|_| !options.inherit) {
         sh.current_dir(if std::path::Path::new(&home).is_dir() { home } else { "/".into() });
     }
     sh.env("USER", &command.user).env("LOGNAME", &command.user).env("SHELL", "/bin/sh");
@@ -51,6 +77,7 @@ pub(crate) fn start(options: &ServerOptions, command: &Command) -> io::Result<Ch
 /// Carries a started command's streams until it has ended and its output is sent.
 pub(crate) async fn carry(
     mut child: Child,
+    preface: String,
     channel: Channel<Msg>,
     handle: Handle,
     socket: Socket,
@@ -65,6 +92,9 @@ pub(crate) async fn carry(
     let output = async {
         if let Some(line) = &faults.banner_line {
             let _ = to.data_bytes(format!("{line}\n").into_bytes()).await;
+        }
+        if !preface.is_empty() {
+            let _ = to.data_bytes(preface.into_bytes()).await;
         }
         tokio::join!(send(stdout, &to, None, faults.drop_after), send(stderr, &to, Some(1), None)).0
     };

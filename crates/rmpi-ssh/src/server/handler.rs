@@ -112,15 +112,17 @@ impl Handler for Connection {
             return session.channel_failure(channel);
         };
         let command = exec::Command { text: data.to_vec(), user: self.user.clone() };
+        let preface = exec::preface(&self.shared.options, &command);
         match exec::start(&self.shared.options, &command) {
             Ok(child) => {
                 session.channel_success(channel)?;
                 let faults = self.shared.options.faults.clone();
-                tokio::spawn(exec::carry(child, open, session.handle(), self.socket.clone(), faults));
+                let (handle, socket) = (session.handle(), self.socket.clone());
+                tokio::spawn(exec::carry(child, preface, open, handle, socket, faults));
                 Ok(())
             }
             Err(e) => {
-                tracing::warn!(error = %e, "cannot start /bin/sh");
+                tracing::warn!(error = %e, "cannot start the command");
                 session.channel_failure(channel)
             }
         }

@@ -14,6 +14,7 @@ use crate::keys::KeyPair;
 use russh::keys::PublicKey;
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
@@ -30,6 +31,11 @@ pub struct ServerOptions {
     pub node_id: Option<String>,
     /// Further variables of every command.
     pub env: Vec<(String, String)>,
+    /// Commands inherit the whole environment and working directory of the server, as a container's do.
+    pub inherit: bool,
+    /// A launcher that asks for its daemon gets this program with these words, without a shell and without anything
+    /// being written: for images that have neither a shell nor a place to write to.
+    pub daemon: Option<(PathBuf, Vec<String>)>,
     /// Whether clients may open TCP connections through us.
     pub forward: bool,
     /// Misbehaviour.
@@ -41,7 +47,16 @@ impl ServerOptions {
     #[must_use]
     pub fn new(host_key: KeyPair) -> Self {
         let (authorized, env) = (Vec::new(), Vec::new());
-        Self { host_key, authorized, node_id: None, env, forward: false, faults: Faults::default() }
+        Self {
+            host_key,
+            authorized,
+            node_id: None,
+            env,
+            inherit: false,
+            daemon: None,
+            forward: false,
+            faults: Faults::default(),
+        }
     }
 
     /// The same, with this key allowed in.

@@ -1,0 +1,241 @@
+//! `cargo xtask test --frameworks`: real Horovod, TensorFlow and PyTorch under the built programs, with the log kept.
+//! `RMPI_FRAMEWORKS` names a Python that has Horovod and TensorFlow; without it one is made, which takes minutes and
+//! needs the package index, a C++ compiler and an MPI. PyTorch is the system's (`python3-torch`), or `RMPI_TORCH`'s.
+
+use crate::build;
+use crate::stage::{self, have, root, say, target};
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Nothing takes longer on a busy machine.
+const LIMIT: Duration = Duration::from_secs(400);
+
+/// Packages in the order they are installed: tool-chain, then what Horovod is built against.
+const TOOLS: &[&str] = &["pip<24.1", "setuptools<66", "wheel"];
+const PACKAGES: &[&str] = &[
+    "tensorflow-cpu==2.12.1",
+    "scikit-learn<1.6",
+    "cloudpickle",
+    "psutil",
+    "pyyaml",
+    "cmake==3.31.6",
+    "packaging<24",
+];
+
+/// A run: its name, our command line with `@` words for folders, what its output must have.
+struct Case {
+    name: &'static str,
+    program: &'static str,
+    words: &'static [&'static str],
+    torch: bool,
+    want: &'static str,
+}
+
+const fn case(
+    name: &'static str,
+    program: &'static str,
+    words: &'static [&'static str],
+    torch: bool,
+    want: &'static str,
+) -> Case {
+    Case { name, program, words, torch, want }
+}
+
+const CASES: &[Case] = &[
+    case(
+        "torch env:// gloo",
+        "rmpirun",
+        &["-np", "3", "--oversubscribe", "@python", "@torch_gloo.py"],
+        true,
+        ": ok",
+    ),
+    case(
+        "tensorflow TF_CONFIG",
+        "rmpirun",
+        &["-np", "2", "--tf-config", "@python", "@tf_workers.py"],
+        false,
+        ": ok",
+    ),
+    case(
+        "horovod over MPI",
+        "rmpirun",
+        &[
+            "-np",
+            "2",
+            "--bind-to",
+            "none",
+            "-x",
+            "OMPI_MCA_mpi_yield_when_idle=1",
+            "@python",
+            "@hvd_digits.py",
+            "--checks",
+        ],
+        false,
+        "RESULT",
+    ),
+    case(
+        "horovod over Gloo",
+        "horovodrun",
+        &["-np", "2", "@python", "@hvd_digits.py", "--checks"],
+        false,
+        "RESULT",
+    ),
+    case(
+        "horovod elastic, grown",
+        "horovodrun",
+        &[
+            "-np",
+            "1",
+            "--min-np",
+            "1",
+            "--max-np",
+            "2",
+            "--host-discovery-script",
+            "@grow.sh",
+            "@python",
+            "@hvd_digits.py",
+            "--mode",
+            "elastic",
+            "--steps",
+            "300",
+            "--sleep",
+            "0.1",
+        ],
+        false,
+        "RESULT",
+    ),
+];
+
+/// Runs all cases whose framework is there.
+///
+/// # Errors
+/// A Python that cannot be made, or the cases that failed.
+pub(crate) fn run() -> Result<(), String> {
+    let bin = build::release()?;
+    let dir = target().join("frameworks");
+    fs::create_dir_all(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
+    let horovod = python(&dir)?;
+    let torch =
+        std::env::var_os("RMPI_TORCH").map_or_else(|| PathBuf::from("/usr/bin/python3"), PathBuf::from);
+    for name in ["horovodrun", "mpirun"] {
+        let link = dir.join(name);
+        let _ = fs::remove_file(&link);
+        std::os::unix::fs::symlink(bin.join("rmpirun"), &link)
+            .map_err(|e| format!("{}: {e}", link.display()))?;
+    }
+    let log = dir.join("log");
+    let mut file = File::create(&log).map_err(|e| format!("{}: {e}", log.display()))?;
+    let mut failed = Vec::new();
+    for case in CASES {
+        let python = if case.torch { &torch } else { &horovod };
+        if case.torch && !says(Command::new(python).args(["-c", "import torch"])) {
+            say(&format!(
+                "xtask: skipped: {} ({} has no torch; it is in the package python3-torch)",
+                case.name,
+                python.display()
+            ));
+            continue;
+        }
+        let program =
+            if case.program == "horovodrun" { dir.join("horovodrun") } else { bin.join(case.program) };
+        let start = Instant::now();
+        let outcome = one(case, &program, python, &dir);
+        let (text, fine) = match outcome {
+            Ok(text) => {
+                let fine = text.contains(case.want);
+                (text, fine)
+            }
+            Err(text) => (text, false),
+        };
+        let took = start.elapsed().as_secs_f64();
+        let verdict = if fine { "ok" } else { "FAILED" };
+        say(&format!("xtask: {}: {verdict} {took:.1} s", case.name));
+        let _ = writeln!(
+            file,
+            "== {} {verdict} {took:.1} s: {} {}\n{text}",
+            case.name,
+            case.program,
+            case.words.join(" ")
+        );
+        if !fine {
+            failed.push(case.name);
+        }
+    }
+    say(&format!("xtask: log in {}", log.display()));
+    if failed.is_empty() { Ok(()) } else { Err(format!("failed: {}", failed.join(", "))) }
+}
+
+fn says(command: &mut Command) -> bool {
+    command.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|s| s.success())
+}
+
+/// Everything a run printed, an error when it failed or had to be stopped.
+fn one(case: &Case, program: &Path, python: &Path, dir: &Path) -> Result<String, String> {
+    let scripts = root().join("tests/frameworks");
+    // Grows from one host to two when the job has begun.
+    let grow = dir.join("grow.sh");
+    let began = dir.join("began");
+    let _ = fs::remove_file(&began);
+    let script = format!(
+        "#!/bin/sh\necho localhost:1\nif [ -e {b} ]; then\n  if [ $(($(date +%s) - $(cat {b}))) -gt 12 ]; then echo 127.0.0.1:1; fi\n\
+         else date +%s > {b}; fi\n",
+        b = began.display()
+    );
+    fs::write(&grow, script).map_err(|e| e.to_string())?;
+    let word = |w: &&str| match w.strip_prefix('@') {
+        Some("python") => python.display().to_string(),
+        Some("grow.sh") => format!("sh {}", grow.display()),
+        Some(script) => scripts.join(script).display().to_string(),
+        None => (*w).to_owned(),
+    };
+    let words: Vec<String> = case.words.iter().map(word).collect();
+    let mut command = Command::new("timeout");
+    command.args(["--kill-after=20", &LIMIT.as_secs().to_string()]).arg(program).args(words);
+    command.current_dir(dir).stdin(Stdio::null());
+    let output = command.output().map_err(|e| format!("timeout: {e}"))?;
+    let text =
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    if output.status.success() { Ok(text) } else { Err(format!("{}\n{text}", output.status)) }
+}
+
+/// A Python with Horovod and TensorFlow: the one named, or one made here.
+fn python(dir: &Path) -> Result<PathBuf, String> {
+    if let Some(python) = std::env::var_os("RMPI_FRAMEWORKS") {
+        return Ok(python.into());
+    }
+    let venv = dir.join("venv");
+    let python = venv.join("bin/python");
+    if says(Command::new(&python).args(["-c", "import horovod.tensorflow"])) {
+        return Ok(python);
+    }
+    if !have("mpicxx") {
+        return Err("Horovod needs an MPI to be built with: install libopenmpi-dev and openmpi-bin".into());
+    }
+    stage::run("make a Python", Command::new("python3").args(["-m", "venv"]).arg(&venv))?;
+    let pip = |words: &[&str]| {
+        let mut command = Command::new(&python);
+        command.args(["-m", "pip", "install", "-q"]).args(words);
+        command
+    };
+    stage::run("install tools", &mut pip(TOOLS))?;
+    stage::run("install TensorFlow", &mut pip(PACKAGES))?;
+    let mut build = pip(&["--no-build-isolation", "--no-cache-dir", "--no-deps", "horovod==0.28.1"]);
+    for (name, value) in [
+        ("HOROVOD_WITH_MPI", "1"),
+        ("HOROVOD_WITH_GLOO", "1"),
+        ("HOROVOD_WITH_TENSORFLOW", "1"),
+        ("HOROVOD_WITHOUT_PYTORCH", "1"),
+        ("HOROVOD_WITHOUT_MXNET", "1"),
+        ("MAKEFLAGS", "-j2"),
+    ] {
+        build.env(name, value);
+    }
+    // Its build looks for cmake in PATH.
+    let path = std::env::var("PATH").unwrap_or_default();
+    build.env("PATH", format!("{}:{path}", venv.join("bin").display()));
+    stage::run("build Horovod", &mut build)?;
+    Ok(python)
+}

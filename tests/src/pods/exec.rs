@@ -1,0 +1,135 @@
+//! The other end of the pods' `kubectl`: enters a ready pod and runs a command there, without a standard input, as
+//! `kubexec.sh` has it. Lines `OUT:`, `ERR:`, `EXIT:` go back.
+
+use super::Shared;
+use super::dns::enter;
+use std::io::{BufRead as _, BufReader, Read, Write as _};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// What `/opt/kube/kubectl` is in the launcher pod.
+pub(crate) const KUBECTL: &str = r#"#!/bin/bash
+exec 3<>/dev/tcp/10.78.0.1/6443 || exit 1
+{ for word; do printf '%s\0' "$word"; done; printf '\4\0'; } >&3
+while IFS= read -r line <&3; do
+  case $line in
+    OUT:*) printf '%s\n' "${line#OUT:}" ;;
+    ERR:*) printf '%s\n' "${line#ERR:}" >&2 ;;
+    EXIT:*) exit "${line#EXIT:}" ;;
+  esac
+done
+echo "error: unable to upgrade connection: connection closed" >&2
+exit 1
+"#;
+
+/// Stops with the value.
+#[derive(Debug)]
+pub(crate) struct Api {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for Api {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Api {
+    /// Listens at `ip` port 6443 in the namespace of `switch`; commands get `env`.
+    pub(crate) fn start(
+        switch: u32,
+        ip: Ipv4Addr,
+        env: Vec<(String, String)>,
+        pods: Shared,
+    ) -> Result<Self, String> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (tell, told) = std::sync::mpsc::channel();
+        let theirs = Arc::clone(&stop);
+        let thread = std::thread::spawn(move || {
+            let listener = enter(switch).and_then(|()| TcpListener::bind((ip, 6443)));
+            let listener = match listener {
+                Ok(listener) => listener,
+                Err(e) => return drop(tell.send(Err(format!("exec server: {e}")))),
+            };
+            let _ = listener.set_nonblocking(true);
+            let _ = tell.send(Ok(()));
+            while !theirs.load(Ordering::Relaxed) {
+                match listener.accept() {
+                    Ok((stream, _)) => {
+                        let (env, pods) = (env.clone(), Arc::clone(&pods));
+                        std::thread::spawn(move || drop(serve(stream, &env, &pods)));
+                    }
+                    Err(_) => std::thread::sleep(Duration::from_millis(10)),
+                }
+            }
+        });
+        told.recv().unwrap_or_else(|_| Err("the exec server ended".into()))?;
+        Ok(Self { stop, thread: Some(thread) })
+    }
+}
+
+fn serve(stream: TcpStream, env: &[(String, String)], pods: &Shared) -> std::io::Result<()> {
+    stream.set_nonblocking(false)?;
+    let mut reader = BufReader::new(stream.try_clone()?);
+    let mut words = Vec::new();
+    loop {
+        let mut word = Vec::new();
+        if reader.read_until(0, &mut word)? == 0 {
+            return Ok(());
+        }
+        word.pop();
+        if word == [4] {
+            break;
+        }
+        words.push(String::from_utf8_lossy(&word).into_owned());
+    }
+    let out = Arc::new(Mutex::new(stream));
+    let say = |line: &str| {
+        let mut out = out.lock().unwrap_or_else(PoisonError::into_inner);
+        out.write_all(format!("{line}\n").as_bytes())
+    };
+    let pod = words.get(1).cloned().unwrap_or_default();
+    let ready = pods.lock().unwrap_or_else(PoisonError::into_inner).get(&pod).cloned();
+    let Some(ready) = ready else {
+        say(&format!("ERR:Error from server (NotFound): pods \"{pod}\" not found"))?;
+        return say("EXIT:1");
+    };
+    let Some(at) = words.iter().position(|w| w == "--").filter(|_| words[0] == "exec") else {
+        return say("EXIT:1");
+    };
+    say("ERR:Defaulted container \"mpi\" out of: mpi, kubectl-delivery (init)")?;
+    let mut command = Command::new("nsenter");
+    command.args(["-t", &ready.pid.to_string(), "-m", "-u", "-i", "-n", "-p", "--wdns=/", "--", "env", "-i"]);
+    command.args(env.iter().map(|(n, v)| format!("{n}={v}"))).args(&words[at + 1..]);
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    let pump = |from: Option<Box<dyn Read + Send>>, tag: &'static str| {
+        let out = Arc::clone(&out);
+        std::thread::spawn(move || {
+            for line in BufReader::new(from.unwrap_or_else(|| Box::new(std::io::empty())))
+                .lines()
+                .map_while(Result::ok)
+            {
+                let mut out = out.lock().unwrap_or_else(PoisonError::into_inner);
+                if out.write_all(format!("{tag}{line}\n").as_bytes()).is_err() {
+                    return;
+                }
+            }
+        })
+    };
+    let stdout = child.stdout.take().map(|s| Box::new(s) as Box<dyn Read + Send>);
+    let stderr = child.stderr.take().map(|s| Box::new(s) as Box<dyn Read + Send>);
+    let pumps = [pump(stdout, "OUT:"), pump(stderr, "ERR:")];
+    let code = child.wait()?.code().unwrap_or(137);
+    for pump in pumps {
+        let _ = pump.join();
+    }
+    say(&format!("EXIT:{code}"))
+}
