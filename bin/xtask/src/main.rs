@@ -21,7 +21,7 @@ cargo xtask test [--long]      run all tests, installing what they need when roo
                  --frameworks  real Horovod, TensorFlow and PyTorch instead
 cargo xtask contract [WORD]    check the command-line contract, or the rows with WORD in them
 cargo xtask fuzz [SECONDS]     replay the fuzz seeds, then fuzz every target that long (60)
-cargo xtask mpi                the programs of tests/mpi with every MPI implementation we can get, as a table
+cargo xtask mpi [--long]       the programs of tests/mpi with every MPI implementation we can get, as a table
 cargo xtask bench [WORDS]      measure against other implementations; --help says how
 cargo xtask kubernetes [WORDS] every operator's pods in namespaces, or the cases with WORDS in their names
 cargo xtask package            one rmpirun file that carries its static daemon, in target/package
@@ -45,7 +45,8 @@ fn main() -> ExitCode {
             Ok(())
         }
         ["bench", ref words @ ..] => bench::run(words),
-        ["mpi"] => mpi::run(),
+        ["mpi"] => mpi::run(false),
+        ["mpi", "--long"] => mpi::run(true),
         ["package"] => package::run(),
         ["package", "--worker"] => package::worker(),
         _ => Err(USAGE.to_owned()),

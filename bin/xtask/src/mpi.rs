@@ -1,4 +1,4 @@
-//! `cargo xtask mpi`: programs of other MPI implementations under `rmpirun`, as a table of implementation, program,
+//! `cargo xtask mpi [--long]`: programs of other MPI implementations under `rmpirun`, as a table of implementation, program,
 //! ranks and nodes. Debian's implementations are installed when we may; newer ones come from PyPI, into the target
 //! folder.
 
@@ -26,11 +26,11 @@ const WHEELS: [(&str, &[&str]); 3] =
 /// The Python with mpi4py, for all implementations.
 const PYTHON: (&str, &[&str]) = ("mpi4py", &["mpi4py>=4.1,<5"]);
 
-/// Runs the whole matrix.
+/// Runs the whole matrix; `long` with more ranks and hosts.
 ///
 /// # Errors
 /// The first stage that fails.
-pub(crate) fn run() -> Result<(), String> {
+pub(crate) fn run(long: bool) -> Result<(), String> {
     test::install(&[&DEBIAN[..], &PROGRAMS[..]].concat())?;
     test::install(&test::CLUSTER)?;
     let folder = target().join("wheels");
@@ -50,7 +50,10 @@ pub(crate) fn run() -> Result<(), String> {
     let prefixes = std::env::join_paths(prefixes).map_err(|e| format!("xtask: RMPI_MPI: {e}"))?;
     let mut tests = cargo(&["test", "--locked", "-p", "rmpi-tests", "--test", "mpi", "--"]);
     tests.args(["--nocapture", "--test-threads=1"]);
-    tests.env("RMPI_LONG", "1").env("RMPI_BIN_DIR", bin).env("RMPI_MPI", prefixes);
+    tests.env("RMPI_BIN_DIR", bin).env("RMPI_MPI", prefixes);
+    if long {
+        tests.env("RMPI_LONG", "1");
+    }
     match wheels(&folder, PYTHON.0, PYTHON.1) {
         Ok(prefix) => drop(tests.env("RMPI_PYTHON", prefix.join("bin/python"))),
         Err(why) => say(&format!("xtask: skipped: mpi4py ({why})")),
