@@ -74,28 +74,25 @@ impl Cluster {
         );
         let mut cluster = Self { dir, switch, hosts: Vec::new() };
         for i in 0..=n {
-            cluster.boot(i, mbit);
+            let host = cluster.boot(i, mbit);
+            cluster.hosts.push(host);
         }
-        for i in 1..=n {
-            let up = procs::until(Duration::from_secs(20), || {
-                let probe = format!("exec 3<>/dev/tcp/n{i}/22");
-                cluster
-                    .command("n0", "bash")
-                    .args(["-c", &probe])
-                    .stderr(Stdio::null())
-                    .status()
-                    .is_ok_and(|s| s.success())
-            });
-            assert!(
-                up,
-                "sshd of n{i} does not answer: {:?}",
-                fs::read_to_string(cluster.dir.join(format!("sshd.n{i}.log")))
-            );
-        }
+        (1..=n).for_each(|i| cluster.wait_for_sshd(i));
         Ok(cluster)
     }
 
-    fn boot(&mut self, i: usize, mbit: Option<u32>) {
+    fn wait_for_sshd(&self, i: usize) {
+        let up = procs::until(Duration::from_secs(20), || {
+            let probe = format!("exec 3<>/dev/tcp/n{i}/22");
+            let mut command = self.command("n0", "bash");
+            command.args(["-c", &probe]).stderr(Stdio::null());
+            command.status().is_ok_and(|s| s.success())
+        });
+        let log = self.dir.join(format!("sshd.n{i}.log"));
+        assert!(up, "sshd of n{i} does not answer: {:?}", fs::read_to_string(log));
+    }
+
+    fn boot(&self, i: usize, mbit: Option<u32>) -> Child {
         let name = format!("n{i}");
         let env = [("NAME", name.as_str()), ("DIR", self.dir.to_str().expect("an ASCII path"))];
         let mut host = namespaced(&["-n", "-m", "-u", "-i", "-p"], BOOT, &env);
@@ -117,7 +114,7 @@ impl Cluster {
             on_host(&[&["tc", "qdisc", "add", "dev", "eth0"], &shape[..]].concat());
         }
         host.stdin.as_mut().expect("stdin is piped").write_all(b"go\n").expect("the host is waiting");
-        self.hosts.push(host);
+        host
     }
 
     /// A hostfile of `n1..` with two slots each.
@@ -183,6 +180,25 @@ impl Cluster {
         let index = index(host);
         let _ = self.hosts[index].kill();
         let _ = self.hosts[index].wait();
+    }
+
+    /// Powers a host on that was off; its links are not limited.
+    ///
+    /// # Panics
+    /// When it does not come up.
+    pub fn power_on(&mut self, host: &str) {
+        let i = index(host);
+        let switch = inner_pid(&self.switch).to_string();
+        // The kernel takes the old link away some time after the last process of the host.
+        let gone = procs::until(Duration::from_secs(20), || {
+            let link = format!("v{i}");
+            let mut command = Command::new("nsenter");
+            command.args(["-t", &switch, "-n", "--", "ip", "link", "show", &link]);
+            command.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|s| !s.success())
+        });
+        assert!(gone, "the link of {host} is still there");
+        self.hosts[i] = self.boot(i, None);
+        self.wait_for_sshd(i);
     }
 
     /// Pulls a host's network cable, without either end being told.

@@ -295,14 +295,14 @@ fn four_faults_make_one_table() {
     assert!(done.took < Duration::from_secs(20), "{:?}", done.took);
 }
 
-/// Random kills of launcher, guard, worker, sshd; the count of leftovers is the result.
+/// Random kills of launcher, guard, worker, sshd and whole hosts; the count of leftovers is the result.
 #[test]
 fn two_hundred_random_kills_leave_nothing() {
     if !long() {
         println!("skipped: 200 random kills take many minutes (cargo xtask test --long)");
         return;
     }
-    let Some(cluster) = cluster_or_skip(4, None) else { return };
+    let Some(mut cluster) = cluster_or_skip(4, None) else { return };
     let bin = cluster.install(&["rmpirun", "rmpid"]);
     let mut seed = 0x2545_F491_4F6C_DD1D_u64;
     let mut random = |n: usize| {
@@ -316,11 +316,13 @@ fn two_hundred_random_kills_leave_nothing() {
         let mut job = families(&cluster, &bin);
         let host = ALL[random(4)];
         let start = Instant::now();
-        match random(4) {
+        let what = random(5);
+        match what {
             0 => kill9(cluster.pids("n0", "rmpirun --hostfile")[0]),
             1 => kill9(daemon(&cluster, host, "guard")),
             2 => kill9(daemon(&cluster, host, "worker")),
-            _ => cluster.pids(host, "sshd: root").into_iter().for_each(kill9),
+            3 => cluster.pids(host, "sshd: root").into_iter().for_each(kill9),
+            _ => cluster.power_off(host),
         }
         let clean = until(PROMISE, || left(&cluster, &ALL).is_empty());
         slowest = slowest.max(start.elapsed());
@@ -333,6 +335,9 @@ fn two_hundred_random_kills_leave_nothing() {
             "round {round}: the launcher did not end"
         );
         let _ = job.wait();
+        if what == 4 {
+            cluster.power_on(host);
+        }
     }
     println!("200 random kills: {leftovers} leftovers, slowest clean-up {:.1} s", slowest.as_secs_f64());
     assert_eq!(leftovers, 0);

@@ -169,6 +169,16 @@ fn nothing_survives_the_launcher() {
     l.assert_gone(Duration::from_secs(10));
 }
 
+/// A stopped worker cannot notice that its launcher is gone: the guard gives it up after six seconds.
+#[test]
+fn nothing_survives_the_launcher_of_a_stopped_worker() {
+    let mut l = Launcher::start();
+    stubborn(&mut l);
+    kill(Pid::from_raw(i32::try_from(l.report.pid).unwrap()), Signal::SIGSTOP).unwrap();
+    l.hang_up();
+    l.assert_gone(Duration::from_secs(20));
+}
+
 #[test]
 fn an_abort_just_before_the_end_is_not_lost() {
     let request = Request { id: 1, request: RankRequest::Abort { code: 7, message: "why".into() } };

@@ -5,14 +5,17 @@
 //!
 //! It must stay small and single-threaded: no runtime, no protocol, nothing that could fail.
 
+use crate::watch::Watch;
 use crate::{family, sys};
 use nix::fcntl::OFlag;
+use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::prctl::set_child_subreaper;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, pthread_sigmask};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::{pipe2, setsid};
 use rmpi_types::RankEnd;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::Duration;
 
 /// How long the guard tries to end what the worker left behind.
@@ -41,15 +44,33 @@ pub(crate) fn split(
     };
     drop((watch, control));
     ignore_everything();
-    let code = match sys::wait_for(pid).map(|r| r.end) {
-        Some(RankEnd::Exited(code)) => code,
-        Some(RankEnd::Signaled { signal, .. }) => rmpi_types::exit::of_signal(signal),
-        None => rmpi_types::exit::INTERNAL,
+    let code = match wait(pid) {
+        Ok(RankEnd::Exited(code)) => code,
+        Ok(RankEnd::Signaled { signal, .. }) => rmpi_types::exit::of_signal(signal),
+        Err(_) => rmpi_types::exit::INTERNAL,
     };
     // The worker's children have become ours.
     family::end_all(LIMIT, |_| {});
     drop(held);
     Ok(code)
+}
+
+/// Waits for the worker's end, which comes too when somebody stops it for long.
+fn wait(worker: i32) -> io::Result<RankEnd> {
+    let mut children = SigSet::empty();
+    children.add(Signal::SIGCHLD);
+    let happened = SignalFd::with_flags(&children, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
+    let mut watch = Watch::new(worker);
+    loop {
+        if let Some(end) = watch.look()? {
+            return Ok(end);
+        }
+        match poll(&mut [PollFd::new(happened.as_fd(), PollFlags::POLLIN)], watch.left()) {
+            Ok(_) | Err(nix::Error::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        while happened.read_signal()?.is_some() {}
+    }
 }
 
 /// The guard ends by the worker's end or by SIGKILL only.

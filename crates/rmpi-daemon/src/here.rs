@@ -8,25 +8,23 @@
 
 use crate::node::{self, FileLimit, Survey};
 use crate::topo::Caches;
+use crate::watch::{STOPPED, Watch};
 use crate::{entry, family, sys, worker};
 use nix::fcntl::OFlag;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::prctl::set_child_subreaper;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, pthread_sigmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::{getpid, pipe2, read, setsid, write};
 use rmpi_types::RankEnd;
-use std::cell::Cell;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::OnceLock;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 /// How long the guard tries to end what the worker left behind.
 const SWEEP: Duration = Duration::from_secs(8);
-/// A worker that someone else has stopped for this long counts as lost, as a silent daemon does.
-const STOPPED: Duration = Duration::from_secs(6);
 
 /// Where the worker leaves its exit code.
 static TELL: OnceLock<OwnedFd> = OnceLock::new();
@@ -64,7 +62,7 @@ pub fn guarded(signals: &SigSet) -> io::Result<Here> {
     set_child_subreaper(true)?;
     if let Some(worker) = sys::fork()? {
         drop((alive, taken, tell));
-        let code = Guard { worker, pass, code, _held: held, gave_up: Cell::new(false) }.watch(*signals);
+        let code = Guard { worker, pass, code, _held: held }.watch(*signals);
         std::process::exit(code.into());
     }
     drop((held, pass, code));
@@ -120,8 +118,6 @@ struct Guard {
     code: OwnedFd,
     /// Open for as long as the guard lives.
     _held: OwnedFd,
-    /// The worker was ended because it had been stopped for too long.
-    gave_up: Cell<bool>,
 }
 
 impl Guard {
@@ -131,7 +127,8 @@ impl Guard {
         signals.add(Signal::SIGCHLD);
         // Ends by the worker's end or by SIGKILL only.
         let _ = pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), None);
-        let end = match self.wait(&signals) {
+        let mut watch = Watch::new(self.worker);
+        let end = match self.wait(&signals, &mut watch) {
             Ok(End::Left(code)) => return code,
             Ok(End::Gone(end)) => Ok(end),
             Err(error) => Err(error),
@@ -140,7 +137,7 @@ impl Guard {
         family::end_all(SWEEP, |_| {});
         match end {
             Ok(RankEnd::Exited(code)) => code,
-            Ok(RankEnd::Signaled { signal, .. }) if self.gave_up.get() => {
+            Ok(RankEnd::Signaled { signal, .. }) if watch.gave_up() => {
                 lost(&format!("was stopped for {} s (then ended by signal {signal})", STOPPED.as_secs()))
             }
             Ok(RankEnd::Signaled { signal, .. }) => lost(&format!("was killed by signal {signal}")),
@@ -148,26 +145,15 @@ impl Guard {
         }
     }
 
-    fn wait(&self, signals: &SigSet) -> io::Result<End> {
+    fn wait(&self, signals: &SigSet, watch: &mut Watch) -> io::Result<End> {
         let fd = SignalFd::with_flags(signals, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
-        let mut stopped: Option<Instant> = None;
         loop {
-            match sys::look_at(self.worker)? {
-                sys::Look::Ended(end) => {
-                    let mut code = [0];
-                    return Ok(match read(&self.code, &mut code) {
-                        Ok(1) => End::Left(code[0]),
-                        Ok(_) | Err(_) => End::Gone(end),
-                    });
-                }
-                sys::Look::Stopped => stopped = stopped.or_else(|| Some(Instant::now() + STOPPED)),
-                sys::Look::Continued => stopped = None,
-                sys::Look::Same => {}
-            }
-            if stopped.is_some_and(|limit| limit <= Instant::now()) {
-                self.gave_up.set(true);
-                sys::send_signal(self.worker, Signal::SIGKILL as i32);
-                stopped = None;
+            if let Some(end) = watch.look()? {
+                let mut code = [0];
+                return Ok(match read(&self.code, &mut code) {
+                    Ok(1) => End::Left(code[0]),
+                    Ok(_) | Err(_) => End::Gone(end),
+                });
             }
             while let Some(info) = fd.read_signal()? {
                 let number = info.ssi_signo;
@@ -176,12 +162,8 @@ impl Guard {
                     let _ = write(&self.pass, &[u8::try_from(number).unwrap_or(0)]);
                 }
             }
-            let left = stopped.map(|limit| limit.saturating_duration_since(Instant::now()));
-            let left = left.map_or(PollTimeout::NONE, |left| {
-                PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
-            });
             let mut ready = [&fd.as_fd(), &self.code.as_fd()].map(|fd| PollFd::new(*fd, PollFlags::POLLIN));
-            match poll(&mut ready, left) {
+            match poll(&mut ready, watch.left()) {
                 Ok(_) | Err(nix::Error::EINTR) => {}
                 Err(error) => return Err(error.into()),
             }

@@ -29,6 +29,7 @@ mod stdio;
 mod sys;
 mod topo;
 mod uplink;
+mod watch;
 mod worker;
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The client against real OpenSSH: sshd on a loopback port as the user of the tests, ssh-agent, keys and
 //! certificates of ssh-keygen. Skipped with a line where these are not installed.
 
+use crate::server::tests::{Scratch, scratch};
 use crate::{Connector, ExitStatus, Session, Target};
 use rmpi_types::spec::{HostKeys, Reach};
 use rmpi_types::{LaunchFault, Stage};
@@ -42,16 +43,12 @@ fn keygen(dir: &Path, words: &[&str]) {
 }
 
 /// A folder with a key of each kind; `None` where OpenSSH is missing.
-fn folder(name: &str) -> Option<PathBuf> {
-    static COUNT: AtomicU32 = AtomicU32::new(0);
+fn folder(name: &str) -> Option<Scratch> {
     if !Path::new(SSHD).exists() || Command::new("ssh-keygen").arg("-?").output().is_err() {
         eprintln!("skipped: {SSHD} or ssh-keygen is not installed");
         return None;
     }
-    let n = COUNT.fetch_add(1, Ordering::Relaxed);
-    let dir = std::env::temp_dir().join(format!("rmpi-openssh-{name}.{}.{n}", std::process::id()));
-    let _ = std::fs::remove_dir_all(&dir);
-    std::fs::create_dir_all(&dir).unwrap();
+    let dir = scratch(&format!("openssh-{name}"));
     for (kind, file) in
         [("ed25519", "host_ed25519"), ("rsa", "host_rsa"), ("ed25519", "id"), ("ed25519", "ca")]
     {

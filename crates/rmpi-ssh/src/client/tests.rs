@@ -2,18 +2,18 @@
 
 use super::*;
 use crate::keys::KeyPair;
-use crate::server::tests::scratch;
+use crate::server::tests::{Scratch, scratch};
 use crate::server::{Faults, Server, ServerOptions};
 use rmpi_types::spec::{HostKeys, Reach};
 use rmpi_types::{LaunchFault, Stage};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 /// A folder with a user's key, a host's key, a configuration and known hosts.
 struct Fixture {
-    dir: PathBuf,
+    dir: Scratch,
     user: KeyPair,
     host: KeyPair,
 }

@@ -110,7 +110,7 @@ fn appending_makes_private_files_and_completes_lines() {
     assert!(!std::fs::read_to_string(&path).unwrap().contains("n2"), "hashed");
     let mode = |p: &Path| std::fs::metadata(p).unwrap().permissions().mode() & 0o777;
     assert_eq!((mode(&path), mode(path.parent().unwrap())), (0o600, 0o700));
-    let unreadable = load(std::slice::from_ref(&dir)).unwrap_err();
+    let unreadable = load(&[dir.to_path_buf()]).unwrap_err();
     assert!(unreadable.to_string().contains(&dir.display().to_string()), "{unreadable}");
 }
 
