@@ -48,7 +48,7 @@ struct Shared {
     desk: Option<Arc<Desk>>,
 }
 
-/// One task a host.
+/// One task a host, and one that gets the daemon ready.
 pub(super) fn start(
     config: &Arc<Config>,
     far: &[&Target],
@@ -81,7 +81,11 @@ pub(super) fn start(
     let task =
         |t: &&Target| -> Task { Box::pin(reach_host(Arc::clone(&shared), (*t).clone(), control.clone())) };
     let desk = desk.zip(listening).map(|(desk, listening)| -> Task { Box::pin(desk.serve(listening)) });
-    far.iter().map(task).chain(desk).collect()
+    // Read and hashed while the first hosts are still busy with the new connections. What is wrong with it is told by
+    // whoever needs it.
+    let config = Arc::clone(config);
+    let ready: Task = Box::pin(async move { drop(config.image.remote()) });
+    far.iter().map(task).chain(desk).chain([ready]).collect()
 }
 
 /// Attempts until one succeeds or no further one would help.
@@ -191,6 +195,7 @@ async fn attempt(
             Some(connector.connect(&ssh, &on_stage).await?)
         }
     };
+    let image = shared.config.image.remote().map_err(daemon_fault)?;
     let mut look = Look::Quick;
     loop {
         let command = remote_command(&image, look).map_err(|e| daemon_fault(e.to_string()))?;
