@@ -187,7 +187,6 @@ async fn attempt(
         let limit = shared.deadline.min(Instant::now() + START);
         return back::attempt(desk, words, target, control, limit, &on_stage).await;
     }
-    let image = shared.config.image.remote().map_err(daemon_fault)?;
     let session = match &shared.connector {
         None => None,
         Some(connector) => {
