@@ -19,9 +19,9 @@ const SLOTS: u64 = Layout::SLOTS as u64;
 const NONE: u8 = 0xff;
 const LANE: u8 = 0xfe;
 const POOL: u8 = 0xfd;
-/// Pieces up to this size travel in the lane; longer ones in cells, whose rotation is larger than a cache.
+/// Pieces up to this size travel in the lane; in a stream longer ones go through cells, whose rotation is larger.
 const LANE_MAX: usize = 512;
-/// Pieces up to this size share cells; and what still fits into a lane when no cell is left.
+/// Pieces of a stream up to this size share cells; and longest piece in a lane.
 const SHARED_MAX: usize = 8 << 10;
 const LANE_MOST: usize = 2 << 10;
 /// Lines of the lane that are claimed for the next message after one was sent.
@@ -173,9 +173,7 @@ impl Peer {
     /// Pieces of at most 8: in the lane at most half of it, each of the others in a cell.
     #[inline]
     fn has_plenty(&self, pool: &Pool) -> bool {
-        self.out.free() >= 8
-            && pool.free() >= self.held.cells() + 8
-            && self.held.lane_used() <= Layout::LANE / 2
+        self.out.free() >= 8 && pool.has(self.held.cells(), 4) && self.held.lane_used() <= Layout::LANE / 2
     }
 
     /// Takes back what the receiver has read.
@@ -232,7 +230,9 @@ impl Peer {
         bytes: &[u8],
         most: usize,
     ) -> Result<usize, Impossible> {
-        let Some((place, at, n)) = self.place(pool, bytes.len().min(most))? else { return Ok(0) };
+        let Some((place, at, n)) = self.place(pool, bytes.len().min(most), most == usize::MAX)? else {
+            return Ok(0);
+        };
         let memory = if place == POOL { cells } else { &self.out_lane };
         memory.write(at, &bytes[..n]);
         let (first, second) = head(label, place);
@@ -249,20 +249,28 @@ impl Peer {
     }
 
     /// Finds memory for a piece of `n` bytes or its beginning.
-    fn place(&mut self, pool: &mut Pool, n: usize) -> Result<Option<(u8, usize, usize)>, Impossible> {
+    /// In a stream small pieces go through shared cells: the lane would be written again while the receiver's cache
+    /// still has it.
+    fn place(
+        &mut self,
+        pool: &mut Pool,
+        n: usize,
+        stream: bool,
+    ) -> Result<Option<(u8, usize, usize)>, Impossible> {
         for attempt in 0..2 {
             let position = self.out.position();
-            if n > LANE_MAX {
-                let shares = n <= SHARED_MAX;
+            if n > if stream { LANE_MAX } else { LANE_MOST } {
+                let shares = stream && n <= SHARED_MAX;
                 if shares && let Some(at) = self.held.carve(position, n) {
                     return Ok(Some((POOL, at, n)));
                 }
-                if let Some(cell) = pool.take(self.held.cells()) {
-                    if shares {
-                        self.held.hold_open(position, cell, n);
-                    } else {
-                        self.held.hold(position, cell);
-                    }
+                let held = self.held.cells();
+                if shares && let Some(cell) = pool.take_shared(held) {
+                    self.held.hold_open(position, cell, n);
+                    return Ok(Some((POOL, Pool::offset(cell), n)));
+                }
+                if !shares && let Some(cell) = pool.take(held) {
+                    self.held.hold(position, cell);
                     return Ok(Some((POOL, Pool::offset(cell), n.min(CELL))));
                 }
             }

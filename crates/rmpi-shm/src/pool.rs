@@ -17,37 +17,81 @@ const FEW: usize = 4;
 
 const _: () = assert!(ROTATION as u64 <= Layout::POOL);
 
+/// Cells that small pieces share at first: a page used for the first time costs as much as copying 50 KiB (3-10 us).
+const SHARED: usize = 12;
+/// Rounds through the shared cells after which their number doubles, and the most there are of them.
+const ROUNDS: usize = 16;
+const SHARED_MOST: usize = CELLS / 2;
+
 /// The free cells of a rank's pool.
 #[derive(Debug)]
 pub struct Pool {
     free: VecDeque<u16>,
+    /// Free cells for small pieces, a smaller rotation.
+    shared: VecDeque<u16>,
+    /// Which cells are for small pieces, and how many.
+    is_shared: Vec<bool>,
+    shares: usize,
+    /// Takes of shared cells since there were so many of them.
+    takes: usize,
 }
 
 impl Default for Pool {
     fn default() -> Self {
-        Self { free: (0..u16::try_from(CELLS).unwrap_or(u16::MAX)).collect() }
+        Self::with(u16::try_from(CELLS).unwrap_or(u16::MAX), SHARED)
     }
 }
 
 impl Pool {
+    fn with(cells: u16, shares: usize) -> Self {
+        let mut free: VecDeque<u16> = (0..cells).collect();
+        let is_shared = (0..usize::from(cells)).map(|c| c < shares).collect();
+        let shared = free.drain(..shares.min(usize::from(cells))).collect();
+        Self { free, shared, is_shared, shares, takes: 0 }
+    }
+
     /// A pool of so many cells, for models.
     #[cfg(all(test, loom))]
     pub(crate) fn of(cells: u16) -> Self {
-        Self { free: (0..cells).collect() }
+        Self::with(cells, 0)
     }
 
-    /// Takes a cell for a receiver that holds `held` already: its offset in the pool. Who holds more than is
-    /// left gets none, so that one that does not read cannot starve the others.
+    /// Takes a cell for a receiver that holds `held` already: its number. Who holds more than is left gets none, so
+    /// that one that does not read cannot starve the others.
     pub fn take(&mut self, held: usize) -> Option<u16> {
-        if held >= FEW.max(self.free.len()) {
+        if held >= FEW.max(self.free()) {
             return None;
         }
-        self.free.pop_front()
+        self.free.pop_front().or_else(|| self.shared.pop_front())
+    }
+
+    /// The same for small pieces: fewer cells, used again sooner.
+    pub(crate) fn take_shared(&mut self, held: usize) -> Option<u16> {
+        if held >= FEW.max(self.free()) {
+            return None;
+        }
+        self.takes += 1;
+        if self.takes > ROUNDS * self.shares && self.shares < SHARED_MOST {
+            let more = self.shares.min(self.free.len());
+            for cell in self.free.drain(..more) {
+                self.is_shared[usize::from(cell)] = true;
+                self.shared.push_front(cell);
+            }
+            self.shares += more;
+            self.takes = 0;
+        }
+        self.shared.pop_front().or_else(|| self.free.pop_front())
+    }
+
+    /// Whether a receiver that holds `held` gets so many.
+    pub(crate) fn has(&self, held: usize, cells: usize) -> bool {
+        held + cells <= self.free().saturating_sub(cells)
     }
 
     /// Gives one back.
     pub fn give(&mut self, cell: u16) {
-        self.free.push_back(cell);
+        let shared = self.is_shared.get(usize::from(cell)).is_some_and(|s| *s);
+        if shared { &mut self.shared } else { &mut self.free }.push_back(cell);
     }
 
     /// Where a cell begins in the pool.
@@ -59,7 +103,7 @@ impl Pool {
     /// Free cells.
     #[must_use]
     pub fn free(&self) -> usize {
-        self.free.len()
+        self.free.len() + self.shared.len()
     }
 }
 
@@ -192,7 +236,7 @@ mod tests {
             for (len, take) in steps {
                 let place = match held.carve(next, len) {
                     Some(at) => Some(at),
-                    None => pool.take(held.cells()).map(|cell| {
+                    None => pool.take_shared(held.cells()).map(|cell| {
                         if len < CELL / 2 { held.hold_open(next, cell, len) } else { held.hold(next, cell) }
                         Pool::offset(cell)
                     }),
