@@ -120,9 +120,8 @@ impl Costs {
         match algorithm {
             Allreduce::Direct => {
                 let shared = if at.nodes <= 1 { 1.0 } else { at.per_node() };
-                // One copy more where the result begins with the own contribution; and whole vectors that meet in one
-                // memory overlap less than halves (64 KiB over loopback: 64 us against 45).
-                self.fan(at, n * shared) + (p + 0.5) * n * self.gamma
+                // One copy more where the result begins with the own contribution.
+                self.fan(at, n * shared) + p * n * self.gamma
             }
             Allreduce::RecursiveDoubling => {
                 fold + self.doubling(at, |_| n) + f64::from(at.rounds() + 1) * n * self.gamma
