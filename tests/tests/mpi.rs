@@ -22,6 +22,9 @@ enum Good {
     Line,
     /// This exit code and nothing on standard output.
     Code(i32),
+    /// Death by a signal, with its code unless another rank saw the dead one's sockets close and called abort before
+    /// the kernel let anybody wait for it; named in any case.
+    Dies(i32, &'static str),
     /// A failure: which one comes first is a race of ranks that notice each other's end.
     Fails,
 }
@@ -42,7 +45,7 @@ const PROGRAMS: [(&str, u32, Good); 13] = [
     (SCRIPT, 1, Good::Line),
     ("abort", 2, Good::Code(42)),
     ("early", 2, Good::Fails),
-    ("die", 2, Good::Code(139)),
+    ("die", 2, Good::Dies(139, "SIGSEGV")),
 ];
 
 /// A program says so with this code when its implementation lacks what it is about.
@@ -80,6 +83,8 @@ fn judge(program: &str, ranks: u32, good: Good, done: &Finished) -> Result<(), S
     let fits = match good {
         Good::Line => done.code == 0 && out == format!("{program} ok {ranks}\n"),
         Good::Code(code) => done.code == code && out.is_empty(),
+        Good::Dies(code, _) if done.code == code => out.is_empty(),
+        Good::Dies(_, signal) => done.code != 0 && out.is_empty() && done.stderr.contains(signal),
         Good::Fails => done.code != 0 && out.is_empty() && done.stderr.contains("rmpirun: rank "),
     };
     if fits { Ok(()) } else { Err(format!("code {}\nstdout: {out}\nstderr: {}", done.code, done.stderr)) }
