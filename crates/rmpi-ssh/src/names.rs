@@ -25,10 +25,10 @@ pub(crate) async fn lookup(name: &str, port: u16) -> io::Result<Vec<SocketAddr>>
     tokio::net::lookup_host((name, port)).await.map(Iterator::collect)
 }
 
-/// As [`lookup`], on the calling thread and without a port.
+/// The addresses of a host, in the order to try them; may wait for name servers.
 ///
 /// # Errors
-/// As there.
+/// [`io::ErrorKind::NotFound`] when nobody knows the name; what hinders the look-up.
 pub fn addresses(name: &str) -> io::Result<Vec<IpAddr>> {
     if let Some(here) = at_hand(name) {
         return Ok(here);
