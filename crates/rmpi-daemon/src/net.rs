@@ -116,7 +116,7 @@ fn family(only: Option<IpFamily>) -> impl Fn(IpAddr) -> bool {
 /// `only` as the user limits them.
 ///
 /// # Errors
-/// As [`offer`].
+/// No interface is left by what the user named.
 pub fn own_addresses(ifaces: &[String], only: Option<IpFamily>) -> Result<Vec<IpAddr>, LaunchFault> {
     choose(interfaces(), ifaces, only, None)
 }
