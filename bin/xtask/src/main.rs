@@ -11,6 +11,7 @@ mod mpi;
 mod package;
 mod stage;
 mod test;
+mod timeline;
 
 use std::process::ExitCode;
 
@@ -24,6 +25,7 @@ cargo xtask fuzz [SECONDS]     replay the fuzz seeds, then fuzz every target tha
 cargo xtask mpi [--long]       the programs of tests/mpi with every MPI implementation we can get, as a table
 cargo xtask bench [WORDS]      measure against other implementations; --help says how
 cargo xtask kubernetes [WORDS] every operator's pods in namespaces, or the cases with WORDS in their names
+cargo xtask timeline TRACE SVG draw what rmpirun --timeline wrote
 cargo xtask package            one rmpirun file that carries its static daemon, in target/package
                  --worker      the static programs of a worker's image, in target/package-worker
 ";
@@ -47,6 +49,7 @@ fn main() -> ExitCode {
         ["bench", ref words @ ..] => bench::run(words),
         ["mpi"] => mpi::run(false),
         ["mpi", "--long"] => mpi::run(true),
+        ["timeline", trace, picture] => timeline::run(trace, picture),
         ["package"] => package::run(),
         ["package", "--worker"] => package::worker(),
         _ => Err(USAGE.to_owned()),
