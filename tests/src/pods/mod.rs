@@ -236,8 +236,7 @@ impl Set {
     pub fn delete(&mut self, name: &str) {
         self.ready.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
         if let Some(mut pod) = self.pods.remove(name) {
-            let _ = pod.child.kill();
-            let _ = pod.child.wait();
+            end(&mut pod.child);
         }
     }
 
@@ -284,8 +283,7 @@ impl Set {
 impl Drop for Set {
     fn drop(&mut self) {
         for mut pod in std::mem::take(&mut self.pods).into_values() {
-            let _ = pod.child.kill();
-            let _ = pod.child.wait();
+            end(&mut pod.child);
         }
         let _ = self.switch.kill();
         let _ = self.switch.wait();
@@ -324,12 +322,21 @@ fn namespaced(kinds: &[&str], script: &str, env: &[(&str, String)]) -> Child {
         .envs(env.iter().map(|(n, v)| (n, v)))
         .stdin(Stdio::piped())
         .stdout(null())
-        .stderr(Stdio::inherit())
+        .stderr(null())
         .spawn()
         .expect("unshare starts");
     let up = procs::until(Duration::from_secs(10), || try_inner_pid(&child).is_some());
     assert!(up, "a pod did not start");
     child
+}
+
+/// Ends a pod. Its first process by name: one that has become another user has lost its parent-death signal.
+fn end(child: &mut Child) {
+    if let Some(first) = try_inner_pid(child) {
+        let _ = Command::new("kill").args(["-s", "KILL", &first.to_string()]).stderr(Stdio::null()).status();
+    }
+    let _ = child.kill();
+    let _ = child.wait();
 }
 
 /// The first process inside: the only child of `unshare`.
