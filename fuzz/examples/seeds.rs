@@ -124,7 +124,7 @@ fn messages() -> Vec<(Message, &'static [u8])> {
         (Message::Down(Down::Credit { proc, stream: Stream::Stderr, bytes: 6 }), b""),
         (Message::Down(Down::Signal { signal: 10, ranks: RankSet::range(0, 1) }), b""),
         (Message::Up(Up::Gather { key: key(), last: true }), b"\x01\0\0\0\x01\0\x01\0\0\0kv"),
-        (Message::Down(Down::Stop { signal: 15, grace_ms: 2000 }), b""),
+        (Message::Down(Down::Stop { signal: 15, grace_ms: 2000, name_absent: false }), b""),
         (Message::Link(LinkMsg::Heartbeat { received: 3 }), b""),
         (Message::Up(Up::Ended), b""),
         (Message::Down(Down::Finish), b""),
