@@ -145,8 +145,9 @@ impl Place {
 
     fn shell(&self, command: &str) -> (Finished, bool) {
         let path = std::env::var("PATH").unwrap_or_default();
-        let mut shell = Command::new("sh");
-        shell.args(["-c", command]).current_dir(self.0.join("work"));
+        // Tests that run in the background inherit ignored signals, which no shell can give back.
+        let mut shell = Command::new("env");
+        shell.args(["--default-signal=HUP,INT,QUIT", "sh", "-c", command]).current_dir(self.0.join("work"));
         for (name, _) in std::env::vars_os() {
             if FOREIGN.iter().any(|f| name.as_encoded_bytes().starts_with(f.as_bytes())) {
                 shell.env_remove(name);

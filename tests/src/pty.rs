@@ -41,8 +41,10 @@ impl Terminal {
         }
         let slave = || Stdio::from(pty.slave.try_clone().expect("a descriptor"));
         let search = std::env::var("PATH").unwrap_or_default();
-        let shell = Command::new("setsid")
-            .args(["--ctty", "bash", "--norc", "--noprofile", "--noediting", "-i"])
+        // Tests that run in the background inherit ignored signals, which no shell can give back.
+        let shell = Command::new("env")
+            .args(["--default-signal=HUP,INT,QUIT", "setsid", "--ctty"])
+            .args(["bash", "--norc", "--noprofile", "--noediting", "-i"])
             .env("PS1", PROMPT)
             .env("TERM", "dumb")
             .env("PATH", format!("{}:{search}", bin.display()))

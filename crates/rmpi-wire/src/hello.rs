@@ -103,7 +103,7 @@ mod tests {
     fn round_trip_and_golden_start() {
         let hello = Hello::ours(Role::Daemon, [7; 16]);
         let bytes = hello.encode();
-        assert_eq!(&bytes[..12], b"RMPICTRL\x02\x00\x01\x00");
+        assert_eq!(&bytes[..12], b"RMPICTRL\x03\x00\x01\x00");
         assert_eq!(Hello::decode(&bytes), Ok(hello));
     }
 

@@ -155,7 +155,10 @@ impl Tree {
         )?;
         fs::write(
             pod.join("etc/ssh/ssh_config"),
-            "Host *\n  StrictHostKeyChecking no\n  UserKnownHostsFile /dev/null\n  Port 2222\n",
+            format!(
+                "Host *\n  StrictHostKeyChecking no\n  UserKnownHostsFile /dev/null\n  Port {}\n",
+                self.port
+            ),
         )?;
         for (file, mode) in
             [("opt/kube/kubectl", 0o755), ("etc/mpi/kubexec.sh", 0o555), ("etc/mpi/discover_hosts.sh", 0o555)]
