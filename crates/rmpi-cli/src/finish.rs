@@ -119,7 +119,7 @@ fn elastic_spec(draft: &mut JobDraft, programs: &[Program]) -> Result<Elastic, C
     let mut spec = std::mem::take(&mut draft.elastic);
     spec.slots_per_host = draft.default_slots;
     // A plan that is only shown is made for the hosts of now; a job asks when it runs.
-    spec.script = if draft.job.display.dry_run { draft.discovery.clone() } else { draft.discovery.take() };
+    spec.script = if draft.display.dry_run { draft.discovery.clone() } else { draft.discovery.take() };
     let np = app.np.unwrap_or(1);
     let (min, max) = (spec.min_np.unwrap_or(np), spec.max_np.unwrap_or(u32::MAX));
     if min == 0 || min > np || np > max {
