@@ -182,7 +182,7 @@ fn hosts(
         lists.push(Some(parse_host_list(&all.join(","), spelled, dialect)?));
     }
     let discovers = matches!(&job.horovod, Horovod::Elastic(elastic) if elastic.script.is_some());
-    if discovers && lists.iter().all(Option::is_none) {
+    if discovers && !draft.display.dry_run && lists.iter().all(Option::is_none) {
         // Hosts come from the script while the job runs.
         return Ok((ParsedHosts::default(), vec![None; programs.len()]));
     }
