@@ -72,6 +72,11 @@ impl DaemonMachine {
         for event in std::mem::take(&mut self.held) {
             self.take(now, event, out);
         }
+        self.catch_up(now, out);
+    }
+
+    /// Does what came while ranks were being started.
+    pub(super) fn catch_up(&mut self, now: Time, out: &mut Vec<DaemonAction>) {
         for early in std::mem::take(&mut self.early) {
             match early {
                 Early::Signal(signal, ranks) => {

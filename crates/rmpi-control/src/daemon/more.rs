@@ -2,7 +2,7 @@
 //! runs. The node does not end meanwhile; what is being stopped takes no more ranks.
 
 use super::ranks::Ranks;
-use super::{DaemonAction, DaemonEvent, DaemonMachine, Early, Phase, Sweep, of_a_rank};
+use super::{DaemonAction, DaemonEvent, DaemonMachine, Phase, Sweep, of_a_rank};
 use crate::time::Time;
 use bytes::Bytes;
 use rmpi_types::launch::NodeEndpoints;
@@ -125,19 +125,7 @@ impl DaemonMachine {
                 }
             }
         }
-        for early in std::mem::take(&mut self.early) {
-            match early {
-                Early::Signal(signal, ranks) => {
-                    let procs = self.ranks.running((!ranks.is_empty()).then_some(&ranks));
-                    self.signal(signal, procs, out);
-                }
-                Early::Stop(signal, grace) => self.begin_stop(now, signal, grace, out),
-                Early::Kill => self.kill(out),
-            }
-        }
-        if self.leaving {
-            self.clean_up(now, out);
-        }
+        self.catch_up(now, out);
         self.ended_meanwhile(out);
     }
 
