@@ -102,7 +102,8 @@ impl Set {
         let _ = fs::remove_dir_all(&dir);
         fs::create_dir_all(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
         let tree = files::Tree::read(name)?;
-        let script = "ip link set lo up; ip link add br0 type bridge; ip addr add 10.78.0.1/24 dev br0; ip link set br0 up; \
+        // An address of its own: a bridge takes its lowest port's, and a pod that came would make the others' ARP stale.
+        let script = "ip link set lo up; ip link add br0 address 02:00:0a:4e:00:01 type bridge; ip addr add 10.78.0.1/24 dev br0; ip link set br0 up; \
                       read go; exec sleep infinity";
         let switch = namespaced(&["-n"], script, &[]);
         let ready = Shared::default();
