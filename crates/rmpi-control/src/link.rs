@@ -144,7 +144,7 @@ impl Link {
                 self.state = State::Up;
                 Ok(Incoming::Handled)
             }
-            LinkMsg::YouAre { .. } | LinkMsg::GivenUp => Ok(Incoming::Local(msg)),
+            LinkMsg::YouAre { .. } | LinkMsg::GivenUp { .. } => Ok(Incoming::Local(msg)),
         }
     }
 
@@ -217,6 +217,11 @@ fn local(origin: Origin, msg: LinkMsg) -> Frame {
 /// The text of a loss by silence.
 pub(crate) fn silence(limit: Duration) -> String {
     format!("no sign of life for {:.1} s", limit.as_secs_f64())
+}
+
+/// The text of a daemon that gave its link up.
+pub(crate) fn deserted(why: &str) -> String {
+    format!("its daemon gave up: {why}")
 }
 
 /// Cuts a text from elsewhere to `max` bytes, at a character.

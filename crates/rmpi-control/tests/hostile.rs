@@ -219,7 +219,7 @@ fn local(n: u8, a: u8) -> LinkMsg {
         0 => LinkMsg::Heartbeat { received: u64::from(a % 8) },
         1 => LinkMsg::Resume { received: u64::from(a % 8) },
         2 => LinkMsg::YouAre { node: NodeIdx(u32::from(a % 4)), pulse: Pulse::default() },
-        _ => LinkMsg::GivenUp,
+        _ => LinkMsg::GivenUp { why: "w".repeat(usize::from(a)) },
     }
 }
 

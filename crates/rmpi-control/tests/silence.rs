@@ -24,6 +24,23 @@ fn a_daemon_whose_paused_launcher_vanishes_leaves() {
 }
 
 #[test]
+fn a_daemon_that_hears_nothing_says_so_before_it_leaves() {
+    let mut machine = DaemonMachine::new(DaemonPolicy::default(), Time::ZERO);
+    let mut words = Vec::new();
+    while let Some(at) = machine.next_timer() {
+        let mut out = Vec::new();
+        machine.on(at, DaemonEvent::Tick, &mut out);
+        let sent = out.iter().filter_map(|a| if let DaemonAction::SendUp(f) = a { Some(f) } else { None });
+        words.extend(sent.map(|frame| Message::of(frame).unwrap()));
+        if out.iter().any(|a| matches!(a, DaemonAction::Exit)) {
+            break;
+        }
+    }
+    let why = "rmpirun gave no sign of life for 6.0 s".to_owned();
+    assert_eq!(words.last(), Some(&Message::Link(LinkMsg::GivenUp { why })));
+}
+
+#[test]
 fn a_daemon_waits_as_long_as_the_jobs_pulse_says() {
     let mut machine = DaemonMachine::new(DaemonPolicy::default(), Time::ZERO);
     let pulse = Pulse { period_ms: 10_000, lost_ms: 60_000 };

@@ -276,8 +276,12 @@ pub enum LinkMsg {
         /// The signs of life this job agrees on.
         pulse: Pulse,
     },
-    /// From above: this link is given up, dialling again is of no use; clean up and leave.
-    GivenUp,
+    /// The sender holds this link for lost, dialling again is of no use. From above: clean up and leave. From below:
+    /// that is what the sender does.
+    GivenUp {
+        /// What was seen: `no sign of life for 6.0 s`.
+        why: String,
+    },
 }
 
 /// A decoded frame body.

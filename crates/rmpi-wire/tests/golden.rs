@@ -222,7 +222,7 @@ fn links() -> Vec<LinkMsg> {
         LinkMsg::Heartbeat { received: 300 },
         LinkMsg::Resume { received: 70_000 },
         LinkMsg::YouAre { node: NodeIdx(4), pulse: Pulse::default() },
-        LinkMsg::GivenUp,
+        LinkMsg::GivenUp { why: "no sign of life for 6.0 s".into() },
     ]
 }
 

@@ -3,12 +3,13 @@
 
 use super::ranks::Due;
 use super::stop::{Step, Stop};
-use super::{DaemonAction, DaemonMachine, Phase, Sweep};
+use super::{DaemonAction, DaemonMachine, MAX_TEXT, Phase, Sweep};
+use crate::link::clip;
 use crate::signals;
 use crate::time::Time;
 use bytes::Bytes;
 use rmpi_types::{ProcId, RankExit};
-use rmpi_wire::Up;
+use rmpi_wire::{LinkMsg, Up};
 use std::time::Duration;
 use tracing::info;
 
@@ -154,6 +155,15 @@ impl DaemonMachine {
         }
     }
 
+    /// The launcher is lost, though its stream is not: it is told why, should it live after all.
+    pub(super) fn desert(&mut self, now: Time, why: String, out: &mut Vec<DaemonAction>) {
+        let why = clip(why, MAX_TEXT);
+        if !self.leaving && self.up.open() {
+            out.push(DaemonAction::SendUp(self.up.local(LinkMsg::GivenUp { why: why.clone() })));
+        }
+        self.lose_up(now, &why, out);
+    }
+
     /// The launcher is lost: nobody reads output, nobody answers. Children are cut off at once, so that they
     /// clean up at the same time and not after us.
     pub(super) fn lose_up(&mut self, now: Time, what: &str, out: &mut Vec<DaemonAction>) {
@@ -163,7 +173,7 @@ impl DaemonMachine {
         info!(what, "launcher lost");
         self.leaving = true;
         for (link, child) in std::mem::take(&mut self.relay).children {
-            Self::give_up(link, &child.link, out);
+            Self::give_up(link, &child.link, what, out);
         }
         match self.phase {
             Phase::Idle | Phase::Preparing | Phase::Prepared | Phase::Ended => self.leave(out),

@@ -17,7 +17,7 @@ mod stop;
 
 pub use events::{DaemonAction, DaemonEvent, DaemonPolicy, Member};
 
-use crate::link::{Incoming, Link, LinkId, clip, silence};
+use crate::link::{Incoming, Link, LinkId, clip, deserted, silence};
 use crate::time::{Time, earlier};
 use bytes::Bytes;
 use gather::{Gathers, Owner};
@@ -233,15 +233,15 @@ impl DaemonMachine {
         let handled = received.and_then(|incoming| match incoming {
             Incoming::Handled => Ok(()),
             Incoming::Local(LinkMsg::YouAre { node, pulse }) => self.named(now, node, pulse),
-            Incoming::Local(LinkMsg::GivenUp) => {
-                self.lose_up(now, "given up from above", out);
+            Incoming::Local(LinkMsg::GivenUp { why }) => {
+                self.lose_up(now, &format!("given up from above: {why}"), out);
                 Ok(())
             }
             Incoming::Local(other) => Err(format!("unexpected {other:?} from above")),
             Incoming::Numbered => self.numbered(now, frame, out),
         });
         if let Err(what) = handled {
-            self.lose_up(now, &format!("protocol violation of the launcher: {what}"), out);
+            self.desert(now, format!("protocol violation of rmpirun: {what}"), out);
         }
     }
 
@@ -321,7 +321,7 @@ impl DaemonMachine {
         let full = self.relay.children.len() >= MAX_CHILDREN;
         if self.leaving || full || !self.relay.learn(node, link) {
             warn!(child = node.0, "child turned away");
-            Self::give_up(link, &self.child_link(now), out);
+            Self::give_up(link, &self.child_link(now), "turned away by the host above", out);
             return;
         }
         let state = self.child_link(now);
@@ -342,9 +342,11 @@ impl DaemonMachine {
         out.extend(answers.into_iter().map(|frame| DaemonAction::SendChild { link: id, frame }));
         let handled = received.and_then(|incoming| match incoming {
             Incoming::Handled => Ok(()),
-            Incoming::Local(LinkMsg::YouAre { .. } | LinkMsg::GivenUp) => {
-                Err("commands its parent".to_owned())
+            Incoming::Local(LinkMsg::GivenUp { why }) => {
+                self.lose_child(id, &deserted(&why), out);
+                Ok(())
             }
+            Incoming::Local(LinkMsg::YouAre { .. }) => Err("commands its parent".to_owned()),
             Incoming::Local(LinkMsg::Heartbeat { .. } | LinkMsg::Resume { .. }) => Ok(()),
             Incoming::Numbered => self.pass_up(id, node, frame, out),
         });
@@ -385,16 +387,17 @@ impl DaemonMachine {
     fn lose_child(&mut self, id: LinkId, what: &str, out: &mut Vec<DaemonAction>) {
         if let Some(child) = self.relay.remove(id) {
             info!(child = child.node.0, what, "child lost");
-            Self::give_up(id, &child.link, out);
             let what = clip(what.to_owned(), MAX_TEXT);
+            Self::give_up(id, &child.link, &what, out);
             self.send_up(Up::Lost { node: child.node, what }, Bytes::new(), out);
         }
     }
 
-    /// Tells a child that it is not to dial again, and closes its stream.
-    fn give_up(link: LinkId, state: &Link, out: &mut Vec<DaemonAction>) {
+    /// Tells a child that it is not to dial again, and why, and closes its stream.
+    fn give_up(link: LinkId, state: &Link, why: &str, out: &mut Vec<DaemonAction>) {
         if state.open() {
-            out.push(DaemonAction::SendChild { link, frame: state.local(LinkMsg::GivenUp) });
+            let frame = state.local(LinkMsg::GivenUp { why: why.to_owned() });
+            out.push(DaemonAction::SendChild { link, frame });
         }
         out.push(DaemonAction::CloseChild { link });
     }
@@ -412,7 +415,7 @@ impl DaemonMachine {
         }
         if !self.leaving {
             if !self.paused && self.up.silent(now, self.policy.lost) {
-                return self.lose_up(now, &silence(self.policy.lost), out);
+                return self.desert(now, format!("rmpirun gave {}", silence(self.policy.lost)), out);
             }
             self.drain_idle(now, out);
             for (asker, reply, payload) in self.kvs.expired(now) {

@@ -3,7 +3,7 @@
 
 use super::nodes::{LinkEntry, NodePhase, signed};
 use super::{JobAction, JobEventOut, JobMachine, Phase, just};
-use crate::link::{Incoming, Link, LinkId, LinkKind, clip, silence};
+use crate::link::{Incoming, Link, LinkId, LinkKind, clip, deserted, silence};
 use crate::time::Time;
 use bytes::Bytes;
 use rmpi_types::{LaunchFault, NodeIdx, ProcId, Rank, RankSet, Stage};
@@ -44,7 +44,7 @@ impl JobMachine {
         let expected = self.node(node).is_some_and(|n| n.phase == NodePhase::Reaching && n.parent.is_none());
         let link = Link::new(kind, Origin::Launcher, now);
         if !expected {
-            return give_up(id, &link, out);
+            return give_up(id, &link, "a host that was not waited for", out);
         }
         let nodes = self.subtree(node);
         for below in nodes.iter() {
@@ -97,9 +97,11 @@ impl JobMachine {
             Ok(Incoming::Handled | Incoming::Local(LinkMsg::Heartbeat { .. } | LinkMsg::Resume { .. })) => {
                 Ok(())
             }
-            Ok(Incoming::Local(LinkMsg::YouAre { .. } | LinkMsg::GivenUp)) => {
-                Err("commands the launcher".into())
+            Ok(Incoming::Local(LinkMsg::GivenUp { why })) => {
+                self.lose_link(now, id, &deserted(&why), out);
+                Ok(())
             }
+            Ok(Incoming::Local(LinkMsg::YouAre { .. })) => Err("commands the launcher".into()),
             Ok(Incoming::Numbered) => self.numbered(now, id, frame, out),
         };
         if let Err(what) = handled {
@@ -180,8 +182,8 @@ impl JobMachine {
     /// A link and everything behind it is lost.
     fn lose_link(&mut self, now: Time, id: LinkId, what: &str, out: &mut Vec<JobAction>) {
         let Some(entry) = self.links.remove(&id) else { return };
-        give_up(id, &entry.link, out);
         let what = clip(what.to_owned(), MAX_TEXT);
+        give_up(id, &entry.link, &what, out);
         let heard = entry.link.heard();
         self.lose_node(now, heard, entry.node, &what, out);
         let below = format!("reached through {}, which was lost: {what}", self.name(entry.node));
@@ -283,10 +285,11 @@ impl JobMachine {
     }
 }
 
-/// Tells a daemon that it is not to dial again, and closes its stream.
-fn give_up(id: LinkId, link: &Link, out: &mut Vec<JobAction>) {
+/// Tells a daemon that it is not to dial again, and why, and closes its stream.
+fn give_up(id: LinkId, link: &Link, why: &str, out: &mut Vec<JobAction>) {
     if link.open() {
-        out.push(JobAction::Send { link: id, frame: link.local(LinkMsg::GivenUp) });
+        let why = clip(why.to_owned(), MAX_TEXT);
+        out.push(JobAction::Send { link: id, frame: link.local(LinkMsg::GivenUp { why }) });
     }
     out.push(JobAction::Close { link: id });
 }
