@@ -7,8 +7,8 @@ use crate::{note_line, print, say};
 use rmpi_cli::{Command, Display, Progress as How, Where};
 use rmpi_launch::record::{self, Timeline};
 use rmpi_launch::types::outcome::RankEnd;
-use rmpi_launch::types::spec::Tag;
-use rmpi_launch::{Event, Outcome, Parts, PlanView, report};
+use rmpi_launch::types::spec::{Horovod, Tag};
+use rmpi_launch::{Event, Outcome, Parts, PlanView, horovod, report};
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 use std::fs::File;
@@ -63,7 +63,8 @@ impl Follower {
         let (job, show) = (&command.job, &command.show);
         let program =
             job.apps.first().map(|app| app.program.to_string_lossy().into_owned()).unwrap_or_default();
-        let far = !job.hosts.is_empty() && !job.output.quiet;
+        let elastic = matches!(job.horovod, Horovod::Elastic(_));
+        let far = !job.hosts.is_empty() && !job.output.quiet && !elastic;
         if let Some(place) = &show.pid {
             let pid = format!("{}\n", std::process::id());
             match place {
@@ -141,7 +142,7 @@ impl Follower {
     }
 
     /// The job has ended: everything is written before this returns.
-    pub(crate) fn finish(&self, outcome: &Outcome) {
+    pub(crate) fn finish(&self, end: &record::End) {
         let inner = &*self.0;
         if let Some(progress) = &inner.progress {
             progress.over();
@@ -154,7 +155,7 @@ impl Follower {
             print("</mpirun>\n");
         }
         if let Some(events) = &inner.events {
-            events.print(format!("{}\n", record::job_end(now(), outcome)));
+            events.print(format!("{}\n", record::job_end(now(), end)));
             events.finish();
         }
         let mut complaints = String::new();
@@ -169,9 +170,23 @@ impl Follower {
             write(path, seen.trace.render());
         }
         if let Some(path) = &inner.summary {
-            write(path, format!("{}\n", record::outcome(now(), outcome)));
+            write(path, format!("{}\n", record::outcome(now(), end)));
         }
         say(&complaints);
+    }
+}
+
+impl horovod::elastic::Follow for Follower {
+    fn say(&self, text: &str) {
+        self.0.printer.print(text.to_owned());
+    }
+
+    fn on(&self, event: Event) {
+        match event {
+            // It was said already.
+            Event::Note(_) => self.0.keep(&event),
+            event => Follower::on(self, event),
+        }
     }
 }
 

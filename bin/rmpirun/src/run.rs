@@ -37,7 +37,7 @@ pub(crate) fn run(command: &Command) -> u8 {
             follower.restarting(&outcome, restart, command.job.restarts);
             continue;
         }
-        follower.finish(&outcome);
+        follower.finish(&(&outcome).into());
         if !quiet {
             say(&compat(command.show.compat, &outcome));
         }
@@ -49,10 +49,11 @@ pub(crate) fn run(command: &Command) -> u8 {
 
 /// Runs an elastic job.
 fn elastic(command: &Command) -> u8 {
-    let ending = horovod::elastic::run(&command.job, &DAEMON, &|text| say(text)).unwrap_or_else(|what| {
-        let code = rmpi_cli::CliError::EXIT;
-        let report = format!("{}rmpirun: exit code {code}\n", report::lines(&what));
-        horovod::elastic::Ending { code, report }
+    let usage = |what| horovod::elastic::Ending::new(rmpi_cli::CliError::EXIT, "internal", Some(what));
+    let ending = Follower::new(command).map_or_else(usage, |follower| {
+        let ending = horovod::elastic::run(&command.job, &DAEMON, &follower).unwrap_or_else(usage);
+        follower.finish(&ending.record);
+        ending
     });
     termination::leave(&ending.report, ending.code);
     say(&ending.report);

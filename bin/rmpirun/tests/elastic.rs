@@ -75,6 +75,50 @@ fn a_job_grows_and_the_survivor_is_told_when_the_newcomer_joins() {
     assert!(run.stderr.contains("generation 2: 2 ranks, 1 of them new"), "{}", run.stderr);
 }
 
+/// Files by rank, and the job's life in events, summary and timeline.
+#[test]
+fn what_is_written_and_recorded_of_a_job_that_changes() {
+    let dir = Dir::new("records");
+    let hosts = "echo localhost:1; echo 127.0.0.1:1";
+    // Rank 0 fails; rank 1 becomes rank 0 and goes on.
+    let worker = r#"
+        echo "born $HOROVOD_RANK"; echo "words of $HOROVOD_RANK" >&2
+        join; touch @/joined.$HOROVOD_RANK; until_there @/joined.0; until_there @/joined.1
+        if [ $HOROVOD_RANK = 0 ]; then exit 7; fi
+        echo "told $(ask)""#;
+    let path = |name: &str| dir.0.join(name).display().to_string();
+    let (out, events, summary, trace) = (path("out"), path("events"), path("summary"), path("trace"));
+    let options = ["-np", "2", "--min-np", "1", "--output-filename", &out, "--events", &events];
+    let records = ["--summary", &summary, "--timeline", &trace];
+    let run = run(&mut dir.job(&[&options[..], &records].concat(), hosts, worker));
+    assert_eq!(run.code(), 0, "{}\n{}", run.text(), run.stderr);
+    assert!(run.text().contains("[0]<stdout>:told 0,1,0,1,0,1"), "{}", run.text());
+    let read = |name: &str| fs::read_to_string(dir.0.join(name)).unwrap_or_else(|e| panic!("{name}: {e}"));
+    assert_eq!(read("out/rank.0/stdout"), "born 0\ntold 0,1,0,1,0,1\n", "who has the rank writes on");
+    assert_eq!(read("out/rank.1/stdout"), "born 1\n");
+    assert_eq!(read("out/rank.1/stderr"), "words of 1\n");
+    let lines = read("events");
+    for part in [
+        r#""event":"job_start""#,
+        r#""event":"generation","n":1,"new":2,"nodes":[{"host":"localhost","ranks":"0"},{"host":"127.0.0.1","ranks":"1"}]"#,
+        r#""event":"host_up","node":1,"host":"127.0.0.1""#,
+        r#""event":"generation","n":2,"new":0,"nodes":[{"host":"127.0.0.1","ranks":"0"}]"#,
+        r#""event":"job_end","code":0,"cause":"success""#,
+    ] {
+        assert!(lines.contains(part), "{part}: {lines}");
+    }
+    let exits = |code: u32| {
+        let found = |l: &&str| l.contains("rank_exit") && l.contains(&format!("\"code\":{code},"));
+        lines.lines().filter(found).count()
+    };
+    assert_eq!((exits(7), exits(0)), (1, 1), "{lines}");
+    let text = read("summary");
+    assert!(text.contains(r#""code":0,"cause":"success""#), "{text}");
+    assert!(text.contains(r#"{"host":"localhost","state":"ready","tries":1"#), "{text}");
+    let text = read("trace");
+    assert!(text.contains("rank 0: exit 7") && text.contains("rank 0: exit 0"), "{text}");
+}
+
 #[test]
 fn a_dead_process_costs_its_host_and_the_others_go_on() {
     let dir = Dir::new("death");
@@ -91,6 +135,30 @@ fn a_dead_process_costs_its_host_and_the_others_go_on() {
         "{}",
         run.stderr
     );
+}
+
+/// The daemon of a host is killed, and with it what it started: a host that dies.
+#[test]
+fn a_dead_daemon_costs_its_host_and_another_host_takes_its_place() {
+    let dir = Dir::new("dies");
+    let hosts = "echo localhost:1; echo 127.0.0.1:1; if [ -e @/dying ]; then echo $(hostname):1; fi";
+    let worker = r#"
+        join; touch @/joined.$HOROVOD_HOSTNAME
+        case $HOROVOD_HOSTNAME in
+          127.0.0.1) until_there @/joined.localhost; touch @/dying; sleep 1.5; kill -9 $PPID; sleep 100;;
+          localhost) echo "told $(ask)";;
+          *) echo "instead: $HOROVOD_RANK of $HOROVOD_SIZE"; join;;
+        esac"#;
+    let run = run(&mut dir.job(&["-np", "2", "--min-np", "2", "--max-np", "2"], hosts, worker));
+    assert_eq!(run.code(), 0, "{}\n{}", run.text(), run.stderr);
+    for line in ["[0]<stdout>:told 0,2,0,1,0,2", "[1]<stdout>:instead: 1 of 2"] {
+        assert!(run.text().lines().any(|l| l == line), "{line}: {}\n{}", run.text(), run.stderr);
+    }
+    for line in ["host 127.0.0.1 was lost: control stream closed; rank 1 ran there", "host 127.0.0.1 failed"]
+    {
+        assert!(run.stderr.contains(line), "{line}: {}", run.stderr);
+    }
+    assert_eq!(run.stderr.matches("exit code").count(), 1, "only the host's: {}", run.stderr);
 }
 
 #[test]

@@ -1,9 +1,10 @@
-//! `cargo xtask test --frameworks`: real Horovod, TensorFlow and PyTorch under the built programs, with the log kept.
-//! `RMPI_FRAMEWORKS` names a Python that has Horovod and TensorFlow; without it one is made, which takes minutes and
-//! needs the package index, a C++ compiler and an MPI. PyTorch is the system's (`python3-torch`), or `RMPI_TORCH`'s.
+//! `cargo xtask test --frameworks`: real Horovod, TensorFlow, PyTorch, JAX and what stands on torch under the built
+//! programs, with the log kept. `RMPI_FRAMEWORKS` names a Python that has Horovod and TensorFlow; without it one is made,
+//! which takes minutes and needs the package index, a C++ compiler and an MPI. PyTorch, Accelerate, Lightning and DeepSpeed
+//! are those of the system's Python (`python3-torch`), or of `RMPI_TORCH`; JAX is `RMPI_JAX`'s. Cases whose package is missing
+//! are skipped and said so. With `RMPI_FLYTE`, a Python with flytekitplugins-kfmpi, its lines are run too.
 
-use crate::build;
-use crate::stage::{self, have, root, say, target};
+use crate::stage::{self, cargo, have, root, say, target};
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -25,87 +26,84 @@ const PACKAGES: &[&str] = &[
     "packaging<24",
 ];
 
-/// A run: its name, our command line with `@` words for folders, what its output must have.
+/// A Python: the variable that names one, what it is without, what must be importable.
+type Python = (&'static str, &'static str, &'static str);
+
+const SYSTEM: &str = "/usr/bin/python3";
+const HOROVOD: Python = ("RMPI_FRAMEWORKS", "", "horovod.tensorflow");
+const TORCH: Python = ("RMPI_TORCH", SYSTEM, "torch");
+const ACCELERATE: Python = ("RMPI_TORCH", SYSTEM, "accelerate");
+const LIGHTNING: Python = ("RMPI_TORCH", SYSTEM, "lightning_fabric");
+const DEEPSPEED: Python = ("RMPI_TORCH", SYSTEM, "deepspeed");
+const JAX: Python = ("RMPI_JAX", SYSTEM, "jax");
+
+/// A run: its name, our command line with `@` words for files, what its output must have.
 struct Case {
     name: &'static str,
     program: &'static str,
-    words: &'static [&'static str],
-    torch: bool,
+    words: &'static str,
+    python: Python,
     want: &'static str,
 }
 
 const fn case(
     name: &'static str,
     program: &'static str,
-    words: &'static [&'static str],
-    torch: bool,
+    words: &'static str,
+    python: Python,
     want: &'static str,
 ) -> Case {
-    Case { name, program, words, torch, want }
+    Case { name, program, words, python, want }
 }
 
 const CASES: &[Case] = &[
+    case("torch env:// gloo", "rmpirun", "-np 3 --oversubscribe @python @torch_gloo.py", TORCH, ": ok"),
     case(
-        "torch env:// gloo",
+        "accelerate",
         "rmpirun",
-        &["-np", "3", "--oversubscribe", "@python", "@torch_gloo.py"],
-        true,
+        "-np 2 --oversubscribe @python @torch_ways.py accelerate",
+        ACCELERATE,
         ": ok",
     ),
-    case(
-        "tensorflow TF_CONFIG",
-        "rmpirun",
-        &["-np", "2", "--tf-config", "@python", "@tf_workers.py"],
-        false,
-        ": ok",
-    ),
+    case("lightning", "rmpirun", "-np 2 --oversubscribe @python @torch_ways.py lightning", LIGHTNING, ": ok"),
+    case("deepspeed", "rmpirun", "-np 2 --oversubscribe @python @torch_ways.py deepspeed", DEEPSPEED, ": ok"),
+    case("jax.distributed", "rmpirun", "-np 2 --oversubscribe @python @jax_ranks.py", JAX, ": ok"),
+    case("tensorflow TF_CONFIG", "rmpirun", "-np 2 --tf-config @python @tf_workers.py", HOROVOD, ": ok"),
     case(
         "horovod over MPI",
         "rmpirun",
-        &[
-            "-np",
-            "2",
-            "--bind-to",
-            "none",
-            "-x",
-            "OMPI_MCA_mpi_yield_when_idle=1",
-            "@python",
-            "@hvd_digits.py",
-            "--checks",
-        ],
-        false,
+        "-np 2 --bind-to none -x OMPI_MCA_mpi_yield_when_idle=1 @python @hvd_digits.py --checks",
+        HOROVOD,
         "RESULT",
     ),
+    case("horovod over Gloo", "horovodrun", "-np 2 @python @hvd_digits.py --checks", HOROVOD, "RESULT"),
     case(
-        "horovod over Gloo",
+        "horovod elastic, host comes",
         "horovodrun",
-        &["-np", "2", "@python", "@hvd_digits.py", "--checks"],
-        false,
-        "RESULT",
+        "-np 1 --min-np 1 --max-np 2 --host-discovery-script @comes.sh --output-filename @out --events @events @python @hvd_digits.py --mode elastic --steps 300 --sleep 0.1",
+        HOROVOD,
+        "\"sizes\": [1, 2]",
     ),
     case(
-        "horovod elastic, grown",
+        "horovod elastic, host goes",
         "horovodrun",
-        &[
-            "-np",
-            "1",
-            "--min-np",
-            "1",
-            "--max-np",
-            "2",
-            "--host-discovery-script",
-            "@grow.sh",
-            "@python",
-            "@hvd_digits.py",
-            "--mode",
-            "elastic",
-            "--steps",
-            "300",
-            "--sleep",
-            "0.1",
-        ],
-        false,
-        "RESULT",
+        "-np 2 --min-np 1 --host-discovery-script @goes.sh @python @hvd_digits.py --mode elastic --steps 300 --sleep 0.1",
+        HOROVOD,
+        "\"sizes\": [2, 1]",
+    ),
+    case(
+        "horovod elastic, process dies",
+        "horovodrun",
+        "-np 2 --min-np 1 --host-discovery-script @both.sh @python @hvd_digits.py --mode elastic --steps 300 --sleep 0.1 --fail-host 127.0.0.1",
+        HOROVOD,
+        "\"sizes\": [2, 1]",
+    ),
+    case(
+        "horovod elastic, host dies",
+        "horovodrun",
+        "-np 2 --min-np 1 --host-discovery-script @both.sh @python @hvd_digits.py --mode elastic --steps 300 --sleep 0.1 --lose-host 127.0.0.1",
+        HOROVOD,
+        "\"sizes\": [2, 1]",
     ),
 ];
 
@@ -114,12 +112,10 @@ const CASES: &[Case] = &[
 /// # Errors
 /// A Python that cannot be made, or the cases that failed.
 pub(crate) fn run() -> Result<(), String> {
-    let bin = build::release()?;
+    let bin = rmpi_tests::bins::dir();
     let dir = target().join("frameworks");
     fs::create_dir_all(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
     let horovod = python(&dir)?;
-    let torch =
-        std::env::var_os("RMPI_TORCH").map_or_else(|| PathBuf::from("/usr/bin/python3"), PathBuf::from);
     for name in ["horovodrun", "mpirun"] {
         let link = dir.join(name);
         let _ = fs::remove_file(&link);
@@ -130,12 +126,14 @@ pub(crate) fn run() -> Result<(), String> {
     let mut file = File::create(&log).map_err(|e| format!("{}: {e}", log.display()))?;
     let mut failed = Vec::new();
     for case in CASES {
-        let python = if case.torch { &torch } else { &horovod };
-        if case.torch && !says(Command::new(python).args(["-c", "import torch"])) {
+        let (variable, system, module) = case.python;
+        let named = std::env::var_os(variable).map_or_else(|| PathBuf::from(system), PathBuf::from);
+        let python = if variable == HOROVOD.0 { &horovod } else { &named };
+        if !says(Command::new(python).args(["-c", &format!("import {module}")])) {
+            let python = python.display();
             say(&format!(
-                "xtask: skipped: {} ({} has no torch; it is in the package python3-torch)",
-                case.name,
-                python.display()
+                "xtask: skipped: {} ({python} has no {module}; {variable} names another)",
+                case.name
             ));
             continue;
         }
@@ -153,18 +151,19 @@ pub(crate) fn run() -> Result<(), String> {
         let took = start.elapsed().as_secs_f64();
         let verdict = if fine { "ok" } else { "FAILED" };
         say(&format!("xtask: {}: {verdict} {took:.1} s", case.name));
-        let _ = writeln!(
-            file,
-            "== {} {verdict} {took:.1} s: {} {}\n{text}",
-            case.name,
-            case.program,
-            case.words.join(" ")
-        );
+        let _ =
+            writeln!(file, "== {} {verdict} {took:.1} s: {} {}\n{text}", case.name, case.program, case.words);
         if !fine {
             failed.push(case.name);
         }
     }
     say(&format!("xtask: log in {}", log.display()));
+    if std::env::var_os("RMPI_FLYTE").is_some() {
+        let mut lines = cargo(&["test", "-q", "-p", "rmpi-tests", "--test", "kubernetes", "flyte"]);
+        stage::run("the lines of Flyte's plugin", lines.env("RMPI_BIN_DIR", bin))?;
+    } else {
+        say("xtask: skipped: the lines of Flyte's plugin (RMPI_FLYTE names no Python that has it)");
+    }
     if failed.is_empty() { Ok(()) } else { Err(format!("failed: {}", failed.join(", "))) }
 }
 
@@ -175,23 +174,32 @@ fn says(command: &mut Command) -> bool {
 /// Everything a run printed, an error when it failed or had to be stopped.
 fn one(case: &Case, program: &Path, python: &Path, dir: &Path) -> Result<String, String> {
     let scripts = root().join("tests/frameworks");
-    // Grows from one host to two when the job has begun.
-    let grow = dir.join("grow.sh");
     let began = dir.join("began");
     let _ = fs::remove_file(&began);
-    let script = format!(
-        "#!/bin/sh\necho localhost:1\nif [ -e {b} ]; then\n  if [ $(($(date +%s) - $(cat {b}))) -gt 12 ]; then echo 127.0.0.1:1; fi\n\
-         else date +%s > {b}; fi\n",
-        b = began.display()
-    );
-    fs::write(&grow, script).map_err(|e| e.to_string())?;
-    let word = |w: &&str| match w.strip_prefix('@') {
-        Some("python") => python.display().to_string(),
-        Some("grow.sh") => format!("sh {}", grow.display()),
-        Some(script) => scripts.join(script).display().to_string(),
-        None => (*w).to_owned(),
+    // The second host comes, or goes, when the job has trained for a while.
+    let after = |then: &str, before: &str| {
+        let b = began.display();
+        format!(
+            "#!/bin/sh\necho localhost:1\n[ -e {b} ] || date +%s > {b}\n\
+             if [ $(($(date +%s) - $(cat {b}))) -gt 14 ]; then {then}; else {before}; fi\n"
+        )
     };
-    let words: Vec<String> = case.words.iter().map(word).collect();
+    let second = "echo 127.0.0.1:1";
+    for (name, text) in [
+        ("comes.sh", after(second, "true")),
+        ("goes.sh", after("true", second)),
+        ("both.sh", format!("#!/bin/sh\necho localhost:1\n{second}\n")),
+    ] {
+        fs::write(dir.join(name), text).map_err(|e| e.to_string())?;
+    }
+    let word = |w: &str| match w.strip_prefix('@') {
+        Some("python") => python.display().to_string(),
+        Some(hosts) if hosts.ends_with(".sh") => format!("sh {}", dir.join(hosts).display()),
+        Some(file @ ("out" | "events")) => dir.join(file).display().to_string(),
+        Some(script) => scripts.join(script).display().to_string(),
+        None => w.to_owned(),
+    };
+    let words: Vec<String> = case.words.split(' ').map(word).collect();
     let mut command = Command::new("timeout");
     command.args(["--kill-after=20", &LIMIT.as_secs().to_string()]).arg(program).args(words);
     command.current_dir(dir).stdin(Stdio::null());

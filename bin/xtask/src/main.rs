@@ -6,6 +6,7 @@ mod contract;
 mod demo;
 mod frameworks;
 mod fuzz;
+mod images;
 mod kubernetes;
 mod mpi;
 mod package;
@@ -19,12 +20,13 @@ const USAGE: &str = "\
 cargo xtask demo               build everything and run the main job on four loopback hosts
 cargo xtask test [--long]      run all tests, installing what they need when root
                  --long        also those that take minutes
-                 --frameworks  real Horovod, TensorFlow and PyTorch instead
+                 --frameworks  real Horovod, TensorFlow, PyTorch and JAX instead
 cargo xtask contract [WORD]    check the command-line contract, or the rows with WORD in them
 cargo xtask fuzz [SECONDS]     replay the fuzz seeds, then fuzz every target that long (60)
 cargo xtask mpi [--long]       the programs of tests/mpi with every MPI implementation we can get, as a table
 cargo xtask bench [WORDS]      measure against other implementations; --help says how
 cargo xtask kubernetes [WORDS] every operator's pods in namespaces, or the cases with WORDS in their names
+cargo xtask images             the steps of deploy/images in folders, and what comes of them run
 cargo xtask timeline TRACE SVG draw what rmpirun --timeline wrote
 cargo xtask package            one rmpirun file that carries its static daemon, in target/package
                  --worker      the static programs of a worker's image, in target/package-worker
@@ -42,6 +44,7 @@ fn main() -> ExitCode {
         ["fuzz"] => fuzz::run("60"),
         ["fuzz", seconds] => fuzz::run(seconds),
         ["kubernetes", ref words @ ..] => kubernetes::run(words),
+        ["images"] => images::run(),
         ["bench", "--help"] => {
             stage::say(bench::WORDS);
             Ok(())

@@ -75,8 +75,19 @@ pub enum Action {
     Notify(Registration, i32, Change),
     /// A line for the user.
     Note(String),
-    /// The job is over, with this exit code; everything that still runs is to be ended.
-    Done(i32, Option<String>),
+    /// The job is over; everything that still runs is to be ended.
+    Done(End),
+}
+
+/// How a job is over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum End {
+    /// A process ended with 0 and all others have ended or reported: the exit code, any failing one's.
+    Over(i32),
+    /// Processes failed in a way that the job cannot go on after: the exit code and what happened.
+    Failed(i32, String),
+    /// Too few hosts came.
+    Hosts(String),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -169,6 +180,11 @@ impl Elastic {
     #[must_use]
     pub fn generation(&self) -> u32 {
         self.generation
+    }
+
+    /// The processes of this generation and their places.
+    pub fn places(&self) -> impl Iterator<Item = (Process, &Slot)> {
+        self.places.values().map(|p| (p.process, &p.slot))
     }
 
     /// Takes one event; appends what is to be done.
@@ -333,7 +349,7 @@ impl Elastic {
         }
         self.phase = Phase::Waiting(now);
         if !self.established && self.next_assignment().len() < self.policy.np as usize {
-            self.done(code, Some(format!("{member} failed before the job began")), out);
+            self.done(End::Failed(code, format!("{member} failed before the job began")), out);
         }
     }
 
@@ -401,10 +417,10 @@ impl Elastic {
         let worst = codes.clone().max_by_key(|c| *c != 0).unwrap_or(0);
         let failed = codes.count();
         if self.places.values().any(|p| p.report == Some(Report::Success)) {
-            return self.done(worst, None, out);
+            return self.done(End::Over(worst), out);
         }
         if failed == self.places.len() {
-            return self.done(worst, Some("all ranks have failed".to_owned()), out);
+            return self.done(End::Failed(worst, "all ranks have failed".to_owned()), out);
         }
         let bad: Vec<(String, i32)> = self
             .places
@@ -429,11 +445,8 @@ impl Elastic {
         }
         if self.policy.reset_limit.is_some_and(|limit| self.resets >= limit) {
             let limit = self.policy.reset_limit.unwrap_or_default();
-            return self.done(
-                1,
-                Some(format!("the number of resets has exceeded its limit of {limit}")),
-                out,
-            );
+            let what = format!("the number of resets has exceeded its limit of {limit}");
+            return self.done(End::Failed(1, what), out);
         }
         self.resets += 1;
         self.phase = Phase::Waiting(now);
@@ -451,15 +464,15 @@ impl Elastic {
                     "{have} of {need} slots after {:.0} s: no more hosts have come (--elastic-timeout)",
                     self.policy.timeout.as_secs_f64()
                 );
-                self.done(1, Some(what), out);
+                self.done(End::Hosts(what), out);
             } else if slots.is_empty() && !self.blacklist.is_empty() && self.policy.cooldown.is_none() {
-                self.done(1, Some("all hosts have failed".to_owned()), out);
+                self.done(End::Failed(1, "all hosts have failed".to_owned()), out);
             }
             return;
         }
         let stays = slots.iter().any(|s| self.places.contains_key(&s.member));
         if !first && !stays {
-            return self.done(1, Some("no host of the last generation is left".to_owned()), out);
+            return self.done(End::Hosts("no host of the last generation is left".to_owned()), out);
         }
         self.begin(&slots, out);
     }
@@ -524,14 +537,14 @@ impl Elastic {
         out.push(Action::Notify(service.clone(), self.last_time, change));
     }
 
-    fn done(&mut self, code: i32, what: Option<String>, out: &mut Vec<Action>) {
+    fn done(&mut self, end: End, out: &mut Vec<Action>) {
         self.phase = Phase::Done;
         for place in self.places.values() {
             if let Some(Report::Ready(waiter)) = place.report {
                 out.push(Action::Answer(waiter, NOT_IN_IT.to_owned()));
             }
         }
-        out.push(Action::Done(code, what));
+        out.push(Action::Done(end));
     }
 }
 

@@ -83,7 +83,7 @@ fn too_few_slots_for_too_long_end_the_job() {
     assert!(job.on(599, Event::Tick).is_empty());
     let out = job.on(600, Event::Tick);
     assert!(
-        matches!(&out[..], [Action::Done(1, Some(what))] if what.starts_with("1 of 2 slots after 600 s")),
+        matches!(&out[..], [Action::Done(End::Hosts(what))] if what.starts_with("1 of 2 slots after 600 s")),
         "{out:?}"
     );
     assert!(job.on(601, hosts(&[("a", 2)])).is_empty());
@@ -123,7 +123,7 @@ fn a_dead_rank_costs_its_host_and_the_rest_goes_on() {
     assert!(out.contains(&Action::Answer(Waiter(1), "0,1,0,1,0,1".into())), "{out:?}");
     // It is not asked to come back.
     assert!(job.on(4, hosts(&[("a", 1), ("b", 1)])).is_empty());
-    assert_eq!(job.on(5, Event::Ended(job.process("a", 0), 0)), [Action::Done(0, None)]);
+    assert_eq!(job.on(5, Event::Ended(job.process("a", 0), 0)), [Action::Done(End::Over(0))]);
 }
 
 /// Three ranks on two hosts; one host dies and another comes at the same moment.
@@ -176,12 +176,12 @@ fn a_program_that_fails_at_once_ends_the_job() {
     let mut job = Job::new(policy(2, 2, 2));
     job.on(0, hosts(&[("a", 1), ("b", 1)]));
     let out = job.on(1, Event::Ended(job.process("b", 0), 3));
-    assert!(matches!(out.last(), Some(Action::Done(3, Some(_)))), "{out:?}");
+    assert!(matches!(out.last(), Some(Action::Done(End::Failed(3, _)))), "{out:?}");
     assert!(out.contains(&Action::Kill(job.process("a", 0))), "{out:?}");
     let mut job = Job::new(policy(2, 2, 2));
     job.on(0, hosts(&[("a", 1), ("b", 1)]));
     job.on(1, Event::Ended(job.process("b", 0), 0));
-    assert_eq!(job.on(1, Event::Ended(job.process("a", 0), 0)), [Action::Done(0, None)]);
+    assert_eq!(job.on(1, Event::Ended(job.process("a", 0), 0)), [Action::Done(End::Over(0))]);
 }
 
 #[test]
@@ -192,7 +192,7 @@ fn resets_have_a_limit_and_failed_hosts_may_return() {
     job.join(1);
     job.on(2, Event::Asked(member("a", 0), Waiter(1)));
     let out = job.on(3, Event::Ended(job.process("b", 0), 1));
-    assert!(matches!(out.last(), Some(Action::Done(1, Some(t))) if t.contains("resets")), "{out:?}");
+    assert!(matches!(out.last(), Some(Action::Done(End::Failed(1, t))) if t.contains("resets")), "{out:?}");
 
     let cool = Policy { cooldown: Some((s(10), s(15))), ..policy(2, 1, 2) };
     let mut job = Job::new(cool);
@@ -215,7 +215,7 @@ fn an_empty_list_means_no_hosts_at_the_moment() {
     job.on(0, hosts(&[("a", 1)]));
     job.join(1);
     assert!(job.on(2, hosts(&[])).is_empty(), "the job goes on: too few slots for anything else");
-    assert_eq!(job.on(3, Event::Ended(job.process("a", 0), 0)), [Action::Done(0, None)]);
+    assert_eq!(job.on(3, Event::Ended(job.process("a", 0), 0)), [Action::Done(End::Over(0))]);
 }
 
 #[derive(Clone, Debug)]

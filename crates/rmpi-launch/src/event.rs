@@ -3,7 +3,7 @@
 use crate::sink::Receipt;
 use crate::view::PlanView;
 use bytes::Bytes;
-use rmpi_types::{LaunchFault, NodeIdx, ProcId, RankExit};
+use rmpi_types::{LaunchFault, NodeIdx, ProcId, RankExit, RankSet};
 pub use rmpi_wire::msg::Stream;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
@@ -38,6 +38,15 @@ pub enum Event {
     },
     /// All hosts have reported and every rank has its place.
     Planned(Box<PlanView>),
+    /// An elastic job has other members than before.
+    Generation {
+        /// Which one, from 1.
+        n: u32,
+        /// How many of its processes are started for it.
+        new: u32,
+        /// Hosts with their ranks, in order.
+        hosts: Vec<(String, RankSet)>,
+    },
     /// A rank runs.
     RankStarted {
         /// The rank's process.

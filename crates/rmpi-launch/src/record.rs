@@ -2,10 +2,11 @@
 //! (`--timeline`). Pure rendering: the caller gives the time and writes the text.
 
 use crate::json::{Object, list};
-use crate::outcome::{HostState, Outcome};
+use crate::outcome::{HostResult, HostState, Outcome};
 use crate::report;
 use crate::{Event, PlanView};
 use rmpi_types::outcome::{Cause, RankEnd, RankExit};
+use rmpi_types::{Rank, RankSet};
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -28,16 +29,47 @@ pub fn restart(t: f64, n: u32, of: u32) -> String {
     line(t, "restart").raw("n", n).raw("of", of).end()
 }
 
+/// The end of a job, as far as it is recorded.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct End {
+    /// Exit code.
+    pub code: u8,
+    /// One of the words of `docs/events.md`.
+    pub cause: &'static str,
+    /// What is said about it, lines; empty after success.
+    pub message: String,
+    /// The rank that is the cause, if one is.
+    pub rank: Option<Rank>,
+    /// What became of each host.
+    pub hosts: Vec<HostResult>,
+}
+
+impl From<&Outcome> for End {
+    fn from(outcome: &Outcome) -> Self {
+        let rank = match outcome.cause() {
+            Cause::Rank(exit) => Some(exit.proc.rank),
+            _ => None,
+        };
+        Self {
+            code: outcome.code(),
+            cause: word(outcome.cause()),
+            message: report::render(outcome, false).trim_end().to_owned(),
+            rank,
+            hosts: outcome.hosts.clone(),
+        }
+    }
+}
+
 /// The last line: why and with which exit code.
 #[must_use]
-pub fn job_end(t: f64, outcome: &Outcome) -> String {
-    summary(line(t, "job_end"), outcome).end()
+pub fn job_end(t: f64, end: &End) -> String {
+    summary(line(t, "job_end"), end).end()
 }
 
 /// The outcome alone (`--summary`).
 #[must_use]
-pub fn outcome(t: f64, result: &Outcome) -> String {
-    let host = |h: &crate::HostResult| {
+pub fn outcome(t: f64, result: &End) -> String {
+    let host = |h: &HostResult| {
         let (state, why) = match &h.state {
             HostState::Ready => ("ready", None),
             HostState::Unused => ("unused", None),
@@ -54,8 +86,9 @@ pub fn outcome(t: f64, result: &Outcome) -> String {
     summary(object, result).raw("hosts", list(result.hosts.iter().map(host))).end()
 }
 
-fn summary(object: Object, outcome: &Outcome) -> Object {
-    let cause = match outcome.cause() {
+/// The word for a cause.
+pub(crate) fn word(cause: &Cause) -> &'static str {
+    match cause {
         Cause::Success => "success",
         Cause::Rank(_) => "rank",
         Cause::Launch(_) => "launch",
@@ -65,12 +98,14 @@ fn summary(object: Object, outcome: &Outcome) -> Object {
         Cause::Signal(_) => "signal",
         Cause::BrokenPipe => "broken_pipe",
         Cause::Internal(_) => "internal",
-    };
-    let object = object.raw("code", outcome.code()).text("cause", cause);
-    let object = object.text("message", report::render(outcome, false).trim_end());
-    match outcome.cause() {
-        Cause::Rank(exit) => object.raw("rank", exit.proc.rank),
-        _ => object,
+    }
+}
+
+fn summary(object: Object, end: &End) -> Object {
+    let object = object.raw("code", end.code).text("cause", end.cause).text("message", &end.message);
+    match end.rank {
+        Some(rank) => object.raw("rank", rank),
+        None => object,
     }
 }
 
@@ -103,6 +138,13 @@ pub fn event(t: f64, event: &Event, host: impl Fn(u32) -> String) -> Option<Stri
             line(t, "waiting").raw("of", of).raw("hosts", list(hosts.iter().map(host))).end()
         }
         Event::Planned(plan) => planned(line(t, "planned"), plan),
+        Event::Generation { n, new, hosts } => {
+            let host = |(host, ranks): &(String, RankSet)| {
+                Object::new().text("host", host).text("ranks", &ranks.to_string()).end()
+            };
+            let object = line(t, "generation").raw("n", n).raw("new", new);
+            object.raw("nodes", list(hosts.iter().map(host))).end()
+        }
         Event::RankStarted { proc, node, pid } => {
             let object = line(t, "rank_start").raw("rank", proc.rank).raw("node", node.0);
             object.text("host", &host(node.0)).raw("pid", pid).end()
@@ -130,7 +172,7 @@ fn seconds(us: u64) -> f64 {
 
 fn planned(object: Object, plan: &PlanView) -> String {
     let nodes = plan.nodes.iter().filter(|n| !n.ranks.is_empty()).map(|n| {
-        let ranks: rmpi_types::RankSet = n.ranks.iter().map(|(r, _)| *r).collect();
+        let ranks: RankSet = n.ranks.iter().map(|(r, _)| *r).collect();
         Object::new().text("host", &n.host).raw("slots", n.slots).text("ranks", &ranks.to_string()).end()
     });
     object.raw("nodes", list(nodes)).end()
@@ -142,7 +184,8 @@ fn planned(object: Object, plan: &PlanView) -> String {
 pub struct Timeline {
     spans: Vec<String>,
     hosts: HashMap<u32, String>,
-    began: HashMap<u32, (u32, Duration)>,
+    /// By rank and pid: in elastic jobs a process may have become another rank.
+    began: HashMap<(u32, u32), (u32, Duration)>,
     placed: Option<Duration>,
     stopping: Option<Duration>,
     offset: Duration,
@@ -188,22 +231,26 @@ impl Timeline {
                 self.span("reach all hosts", (LAUNCHER, 0), self.offset, now);
                 self.placed = Some(now);
             }
-            Event::RankStarted { proc, node, .. } => {
+            Event::RankStarted { proc, node, pid } => {
                 if let Some(placed) = self.placed.take() {
                     self.span("prepare and start", (LAUNCHER, 0), placed, now);
                 }
-                self.began.insert(proc.rank.0, (node.0 + 1, now));
+                self.began.insert((proc.rank.0, *pid), (node.0 + 1, now));
                 self.named("thread_name", (node.0 + 1, proc.rank.0 + 1), &format!("rank {}", proc.rank));
             }
             Event::RankExited(exit) => {
-                if let Some((process, from)) = self.began.remove(&exit.proc.rank.0) {
+                let mut key = (exit.proc.rank.0, exit.pid);
+                if !self.began.contains_key(&key) {
+                    key = self.began.keys().find(|k| k.1 == exit.pid).copied().unwrap_or(key);
+                }
+                if let Some((process, from)) = self.began.remove(&key) {
                     let name = match exit.end {
                         RankEnd::Exited(code) => format!("rank {}: exit {code}", exit.proc.rank),
                         RankEnd::Signaled { signal, .. } => {
                             format!("rank {}: signal {signal}", exit.proc.rank)
                         }
                     };
-                    self.span(&name, (process, exit.proc.rank.0 + 1), from, now);
+                    self.span(&name, (process, key.0 + 1), from, now);
                 }
             }
             Event::Stopping { .. } => drop(self.stopping.get_or_insert(now)),
@@ -216,7 +263,7 @@ impl Timeline {
         if let Some(from) = self.stopping.take() {
             self.span("stop", (LAUNCHER, 0), from, now);
         }
-        for (rank, (process, from)) in std::mem::take(&mut self.began) {
+        for ((rank, _), (process, from)) in std::mem::take(&mut self.began) {
             self.span(&format!("rank {rank}"), (process, rank + 1), from, now);
         }
         self.span("job", (LAUNCHER, 0), self.offset, now);

@@ -1,6 +1,6 @@
 //! What is done with every set of pods, and what must come of it.
 
-use super::{Set, Way, files::Tree};
+use super::{Set, Way, files::Tree, trouble};
 use crate::procs::{self, Job};
 use std::fs;
 use std::io::Read as _;
@@ -8,9 +8,9 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// Nothing takes longer.
-const LIMIT: Duration = Duration::from_secs(60);
+pub(super) const LIMIT: Duration = Duration::from_secs(60);
 /// A lost pod is named, and everything gone, within this time.
-const PROMISE: Duration = Duration::from_secs(10);
+pub(super) const PROMISE: Duration = Duration::from_secs(10);
 
 /// A set, a way and a case, and what came of it.
 #[derive(Debug)]
@@ -28,14 +28,28 @@ pub struct Row {
 /// Does something with a set reached by a way; how long it took, or what was wrong.
 pub type Case = fn(&str, Way) -> Result<Duration, String>;
 
+/// Whether a case can be had with pods reached by a way.
+type Fits = fn(Way) -> bool;
+
+const ANY: Fits = |_| true;
+const BY_SSH: Fits = |way| way != Way::Exec;
+
 /// What is tried.
-pub const CASES: [(&str, Case); 6] = [
-    ("all up", all_up),
-    ("late worker", late),
-    ("rank fails", rank_fails),
-    ("worker lost", lost),
-    ("SIGTERM", terminated),
-    ("moved worker", moved),
+const CASES: [(&str, Fits, Case); 14] = [
+    ("all up", ANY, all_up),
+    ("late worker", ANY, late),
+    ("rank fails", ANY, rank_fails),
+    ("worker lost", ANY, lost),
+    ("SIGTERM", ANY, terminated),
+    ("moved worker", ANY, moved),
+    ("never comes", ANY, trouble::never),
+    ("no rights", |way| way == Way::Exec, trouble::no_rights),
+    ("key modes", |way| way == Way::Serve, trouble::keys),
+    ("key refused", BY_SSH, trouble::refused),
+    ("twice at once", ANY, trouble::twice),
+    ("pod grace", |way| way == Way::Exec, trouble::grace),
+    ("elastic", ANY, trouble::elastic),
+    ("ssh true", |way| way == Way::Sshd, trouble::ssh),
 ];
 
 /// All sets with the ways each can be reached by.
@@ -66,9 +80,9 @@ pub fn run(words: &[&str], mut told: impl FnMut(&Row)) -> Result<Vec<Row>, Strin
     let mut rows = Vec::new();
     for (set, ways) in sets()? {
         for way in ways {
-            for (case, run) in CASES {
+            for (case, fits, run) in CASES {
                 let name = format!("{set} {way:?} {case}");
-                if words.iter().all(|w| name.contains(w)) {
+                if fits(way) && words.iter().all(|w| name.contains(w)) {
                     let row = Row { set: set.clone(), way, case, result: run(&set, way) };
                     told(&row);
                     rows.push(row);
@@ -88,7 +102,7 @@ fn with_workers(name: &str, way: Way) -> Result<Set, String> {
 }
 
 /// The launcher's command as a job of this operator would have it, running `script` on every slot.
-fn job(set: &Set, options: &[&str], script: &str) -> Command {
+pub(super) fn job(set: &Set, options: &[&str], script: &str) -> Command {
     let ranks = set.slots().to_string();
     let host = set.tree.launcher_env.iter().find(|(n, _)| n == "MPI_HOST").map(|(_, v)| v.clone());
     let mut words = vec!["mpirun", "--allow-run-as-root", "-n", &ranks];
@@ -100,7 +114,7 @@ fn job(set: &Set, options: &[&str], script: &str) -> Command {
     set.command(&words)
 }
 
-fn expect(what: &str, fine: bool, run: &procs::Finished) -> Result<(), String> {
+pub(super) fn expect(what: &str, fine: bool, run: &procs::Finished) -> Result<(), String> {
     match fine {
         true => Ok(()),
         false => Err(format!("{what}: exit code {}\n{}\n{}", run.code, run.out(), run.stderr)),
@@ -186,19 +200,22 @@ fn terminated(name: &str, way: Way) -> Result<Duration, String> {
     let set = with_workers(name, way)?;
     let child = ready(&set, start(&mut job(&set, &[], "echo ready; exec sleep 300")))?;
     let since = Instant::now();
-    // The nsenter process is not the launcher.
-    let launcher = procs::processes()
-        .filter_map(|p| procs::describe(&p))
-        .filter(|line| line.contains("mpirun --allow-run-as-root") && !line.contains("nsenter"))
-        .find_map(|line| line.split(':').next()?.parse::<u32>().ok())
-        .ok_or("no launcher is running")?;
-    let _ = Command::new("kill").args(["-s", "TERM", &launcher.to_string()]).status();
+    terminate(&set)?;
     let (code, said) = end(child)?;
     if code != 143 {
         return Err(format!("exit code {code}: {said}"));
     }
     clean(&set)?;
     Ok(since.elapsed())
+}
+
+/// Sends the launcher SIGTERM.
+pub(super) fn terminate(set: &Set) -> Result<(), String> {
+    // What entered the pod for it is not the launcher.
+    let ours = |line: &String| line.contains("mpirun --allow-run-as-root") && !line.contains("nsenter");
+    let line = set.ps(set.launcher()).into_iter().find(ours).ok_or("no launcher is running")?;
+    let pid = line.split(':').next().unwrap_or_default();
+    Command::new("kill").args(["-s", "TERM", pid]).status().map(drop).map_err(|e| format!("kill: {e}"))
 }
 
 /// A worker is made again under its name with another address before the launcher begins: nothing old is used.
@@ -214,7 +231,7 @@ fn moved(name: &str, way: Way) -> Result<Duration, String> {
     Ok(run.took)
 }
 
-fn clean(set: &Set) -> Result<(), String> {
+pub(super) fn clean(set: &Set) -> Result<(), String> {
     let left = || -> Vec<String> { set.workers().iter().flat_map(|w| set.ps(w)).collect() };
     match procs::until(PROMISE, || left().is_empty()) {
         true => Ok(()),
@@ -222,15 +239,19 @@ fn clean(set: &Set) -> Result<(), String> {
     }
 }
 
-fn start(command: &mut Command) -> Job {
+pub(super) fn start(command: &mut Command) -> Job {
     procs::start(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()), LIMIT)
 }
 
 /// Waits until every rank has said that it is there.
-fn ready(set: &Set, mut child: Job) -> Result<Job, String> {
+pub(super) fn ready(set: &Set, child: Job) -> Result<Job, String> {
+    ready_when(child, set.slots() as usize)
+}
+
+/// Waits until so many ranks have said that they are there.
+pub(super) fn ready_when(mut child: Job, want: usize) -> Result<Job, String> {
     let mut out = child.stdout.take().ok_or("no stdout")?;
     let (tell, told) = std::sync::mpsc::channel();
-    let want = set.slots() as usize;
     std::thread::spawn(move || {
         let mut text = Vec::new();
         let mut piece = [0; 512];
@@ -259,7 +280,7 @@ fn stderr(child: &mut Job) -> String {
 }
 
 /// The code and standard error of a child that ends in time.
-fn end(mut child: Job) -> Result<(i32, String), String> {
+pub(super) fn end(mut child: Job) -> Result<(i32, String), String> {
     let mut err = child.stderr.take().ok_or("no stderr")?;
     let reader = std::thread::spawn(move || {
         let mut text = String::new();

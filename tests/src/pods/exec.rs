@@ -1,15 +1,13 @@
 //! The other end of the pods' `kubectl`: enters a ready pod and runs a command there, without a standard input, as
-//! `kubexec.sh` has it. Lines `OUT:`, `ERR:`, `EXIT:` go back.
+//! `kubexec.sh` has it; says of others that they are pending, to those who may ask. Lines `OUT:`, `ERR:`, `EXIT:` go
+//! back.
 
 use super::Shared;
-use super::dns::enter;
+use super::server::Server;
 use std::io::{BufRead as _, BufReader, Read, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
-use std::time::Duration;
 
 /// What `/opt/kube/kubectl` is in the launcher pod.
 pub(crate) const KUBECTL: &str = r#"#!/bin/bash
@@ -26,58 +24,28 @@ echo "error: unable to upgrade connection: connection closed" >&2
 exit 1
 "#;
 
-/// Stops with the value.
-#[derive(Debug)]
-pub(crate) struct Api {
-    stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
+/// What `kubectl get` of a pod that is not ready prints: phase, reason, conditions, what containers wait for.
+const PENDING: &str = "OUT:Pending\nOUT:\nOUT:\nOUT:ImagePullBackOff: Back-off pulling image; \nOUT:";
+
+/// Listens at `ip` port 6443 in the namespace of `switch`; commands get `env`. With `rights` the launcher may ask what
+/// became of a pod.
+pub(super) fn start(
+    switch: u32,
+    ip: Ipv4Addr,
+    env: Vec<(String, String)>,
+    rights: bool,
+    pods: Shared,
+) -> Result<Server, String> {
+    let ready = move |listener: &TcpListener| {
+        let Ok((stream, _)) = listener.accept() else { return };
+        let (env, pods) = (env.clone(), Arc::clone(&pods));
+        std::thread::spawn(move || drop(serve(stream, &env, rights, &pods)));
+    };
+    Server::start(switch, move || TcpListener::bind((ip, 6443)), ready)
+        .map_err(|e| format!("exec server: {e}"))
 }
 
-impl Drop for Api {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
-}
-
-impl Api {
-    /// Listens at `ip` port 6443 in the namespace of `switch`; commands get `env`.
-    pub(crate) fn start(
-        switch: u32,
-        ip: Ipv4Addr,
-        env: Vec<(String, String)>,
-        pods: Shared,
-    ) -> Result<Self, String> {
-        let stop = Arc::new(AtomicBool::new(false));
-        let (tell, told) = std::sync::mpsc::channel();
-        let theirs = Arc::clone(&stop);
-        let thread = std::thread::spawn(move || {
-            let listener = enter(switch).and_then(|()| TcpListener::bind((ip, 6443)));
-            let listener = match listener {
-                Ok(listener) => listener,
-                Err(e) => return drop(tell.send(Err(format!("exec server: {e}")))),
-            };
-            let _ = listener.set_nonblocking(true);
-            let _ = tell.send(Ok(()));
-            while !theirs.load(Ordering::Relaxed) {
-                match listener.accept() {
-                    Ok((stream, _)) => {
-                        let (env, pods) = (env.clone(), Arc::clone(&pods));
-                        std::thread::spawn(move || drop(serve(stream, &env, &pods)));
-                    }
-                    Err(_) => std::thread::sleep(Duration::from_millis(10)),
-                }
-            }
-        });
-        told.recv().unwrap_or_else(|_| Err("the exec server ended".into()))?;
-        Ok(Self { stop, thread: Some(thread) })
-    }
-}
-
-fn serve(stream: TcpStream, env: &[(String, String)], pods: &Shared) -> std::io::Result<()> {
-    stream.set_nonblocking(false)?;
+fn serve(stream: TcpStream, env: &[(String, String)], rights: bool, pods: &Shared) -> std::io::Result<()> {
     let mut reader = BufReader::new(stream.try_clone()?);
     let mut words = Vec::new();
     loop {
@@ -96,6 +64,10 @@ fn serve(stream: TcpStream, env: &[(String, String)], pods: &Shared) -> std::io:
         let mut out = out.lock().unwrap_or_else(PoisonError::into_inner);
         out.write_all(format!("{line}\n").as_bytes())
     };
+    if words.first().is_some_and(|w| w == "get") {
+        say(if rights { PENDING } else { "ERR:Error from server (Forbidden): pods is forbidden" })?;
+        return say(if rights { "EXIT:0" } else { "EXIT:1" });
+    }
     let pod = words.get(1).cloned().unwrap_or_default();
     let ready = pods.lock().unwrap_or_else(PoisonError::into_inner).get(&pod).cloned();
     let Some(ready) = ready else {

@@ -22,11 +22,19 @@ pub(crate) struct Tree {
     /// The headless Service; none where workers have no names.
     pub(crate) service: Option<String>,
     /// Where the secret is mounted; none where there is none.
-    secret: Option<String>,
+    pub(crate) secret: Option<String>,
     modes: (u32, u32),
     rsa: bool,
-    uid: u32,
+    /// The launcher's user; it may have no account.
+    pub(crate) uid: u32,
+    pub(crate) worker_uid: u32,
     fs_group: bool,
+    /// Owner, group and mode of the launcher's key, where they are not as the operator has them.
+    pub(crate) key: Option<(u32, u32, u32)>,
+    /// Whether workers hold another key than the launcher.
+    pub(crate) strange: bool,
+    /// Whether the launcher's service account may look at pods.
+    pub(crate) rights: bool,
     pub(crate) port: u16,
 }
 
@@ -87,18 +95,23 @@ impl Tree {
             secret,
             modes,
             uid,
+            worker_uid: uid,
+            key: None,
+            strange: false,
+            rights: true,
         })
     }
 
     /// Words that make a command run as the pod's user with this environment and nothing else.
-    pub(crate) fn as_user(&self, env: &[(String, String)]) -> Vec<String> {
-        let uid = self.uid.to_string();
+    pub(crate) fn as_user(&self, uid: u32, env: &[(String, String)]) -> Vec<String> {
+        let home = if uid == 0 { "/root" } else { "/home/mpiuser" };
+        let uid = uid.to_string();
         let mut words: Vec<String> =
             ["setpriv", "--reuid", &uid, "--regid", &uid, "--clear-groups", "env", "-i"]
                 .map(str::to_owned)
                 .to_vec();
         words.push("PATH=/opt/rmpirun/bin:/usr/local/bin:/usr/bin:/bin".into());
-        words.push(format!("HOME={}", if self.uid == 0 { "/root" } else { "/home/mpiuser" }));
+        words.push(format!("HOME={home}"));
         words.push("KUBERNETES_SERVICE_HOST=10.96.0.1".into());
         words.extend(env.iter().map(|(n, v)| format!("{n}={v}")));
         words
@@ -108,7 +121,7 @@ impl Tree {
     pub(crate) fn worker_command(&self, way: Way) -> String {
         let secret = self.secret.as_deref().unwrap_or_default();
         let words: Vec<String> = self
-            .as_user(&self.worker_env)
+            .as_user(self.worker_uid, &self.worker_env)
             .iter()
             .map(|w| format!("'{}'", w.replace('\'', "'\\''")))
             .collect();
@@ -117,7 +130,7 @@ impl Tree {
             Way::Sshd => format!(
                 "exec {} /usr/sbin/sshd -D -E /tmp/sshd.log -f {}",
                 words.join(" "),
-                if self.uid == 0 { "/etc/ssh/sshd_pod" } else { "/home/mpiuser/.sshd_config" }
+                if self.worker_uid == 0 { "/etc/ssh/sshd_pod" } else { "/home/mpiuser/.sshd_config" }
             ),
             Way::Serve => {
                 format!(
@@ -180,7 +193,8 @@ impl Tree {
 
     fn write_secret(&self, dir: &Path, mount: &Path, way: Way, launcher: bool) -> io::Result<()> {
         fs::create_dir_all(mount)?;
-        let key = dir.join("id_rsa");
+        let own = if self.strange && !launcher { "other" } else { "id_rsa" };
+        let key = dir.join(own);
         if !key.exists() {
             let file = key.display().to_string();
             let make: &[&str] = match self.rsa {
@@ -191,20 +205,22 @@ impl Tree {
             fs::set_permissions(&key, fs::Permissions::from_mode(0o600))?;
             fs::write(key.with_extension("pub"), run("ssh-keygen", &["-y", "-f", &file])?)?;
         }
-        for (name, from) in
-            [("id_rsa", "id_rsa"), ("id_rsa.pub", "id_rsa.pub"), ("authorized_keys", "id_rsa.pub")]
-        {
+        for (name, extension) in [("id_rsa", ""), ("id_rsa.pub", "pub"), ("authorized_keys", "pub")] {
             let to = mount.join(name);
-            fs::copy(dir.join(from), &to)?;
-            let (key, others) = self.modes;
-            let mut mode = if name == "id_rsa" { key } else { others };
+            fs::copy(key.with_extension(extension), &to)?;
+            let (mode, others) = self.modes;
+            let mut mode = if name == "id_rsa" { mode } else { others };
             // OpenSSH's server refuses what the kubelet's copy of the secret would be refused for as well: the
             // images copy it first.
-            if way == Way::Sshd && !launcher && name == "id_rsa" && self.uid == 0 {
+            if way == Way::Sshd && !launcher && name == "id_rsa" && self.worker_uid == 0 {
                 mode = 0o600;
             }
             fs::set_permissions(&to, fs::Permissions::from_mode(mode))?;
             chown(&to, Some(0), Some(if self.fs_group { 1000 } else { 0 }))?;
+            if let Some((user, group, mode)) = self.key.filter(|_| launcher && name == "id_rsa") {
+                fs::set_permissions(&to, fs::Permissions::from_mode(mode))?;
+                chown(&to, Some(user), Some(group))?;
+            }
         }
         Ok(())
     }

@@ -9,15 +9,16 @@ pub mod cases;
 mod dns;
 mod exec;
 mod files;
+mod server;
+mod trouble;
 
 use crate::procs;
-use dns::Dns;
-use exec::Api;
+use server::Server;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::net::Ipv4Addr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -85,8 +86,7 @@ pub struct Set {
     pods: BTreeMap<String, Pod>,
     ready: Shared,
     next_ip: u8,
-    _dns: Option<Dns>,
-    _api: Option<Api>,
+    _servers: Vec<Server>,
 }
 
 impl Set {
@@ -95,29 +95,29 @@ impl Set {
     /// # Errors
     /// One line saying why that cannot be had here.
     pub fn up(name: &str, way: Way) -> Result<Self, String> {
+        Self::with(name, way, |_| {})
+    }
+
+    /// The same with something changed in its files.
+    ///
+    /// # Errors
+    /// As [`Set::up`].
+    fn with(name: &str, way: Way, change: impl FnOnce(&mut files::Tree)) -> Result<Self, String> {
         possible()?;
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let dir = PathBuf::from(format!("/run/rmpi-pods.{}.{count}", std::process::id()));
         let _ = fs::remove_dir_all(&dir);
         fs::create_dir_all(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
-        let tree = files::Tree::read(name)?;
+        let mut tree = files::Tree::read(name)?;
+        change(&mut tree);
         // An address of its own: a bridge takes its lowest port's, and a pod that came would make the others' ARP stale.
         let script = "ip link set lo up; ip link add br0 address 02:00:0a:4e:00:01 type bridge; ip addr add 10.78.0.1/24 dev br0; ip link set br0 up; \
                       read go; exec sleep infinity";
         let switch = namespaced(&["-n"], script, &[]);
         let ready = Shared::default();
-        let mut set = Self {
-            dir,
-            tree,
-            way,
-            switch,
-            pods: BTreeMap::new(),
-            ready,
-            next_ip: 10,
-            _dns: None,
-            _api: None,
-        };
+        let mut set =
+            Self { dir, tree, way, switch, pods: BTreeMap::new(), ready, next_ip: 10, _servers: Vec::new() };
         let switch = inner_pid(&set.switch);
         let up = procs::until(Duration::from_secs(10), || {
             let show = ["-t", &switch.to_string(), "-n", "--", "ip", "addr", "show", "br0"];
@@ -127,8 +127,9 @@ impl Set {
         if !up {
             return Err("the switch does not come up".into());
         }
-        set._dns = Some(Dns::start(switch, SWITCH, set.tree.service.clone(), Arc::clone(&set.ready))?);
-        set._api = Some(Api::start(switch, SWITCH, set.tree.worker_env.clone(), Arc::clone(&set.ready))?);
+        let (service, env, ready) = (set.tree.service.clone(), set.tree.worker_env.clone(), &set.ready);
+        set._servers.push(dns::start(switch, SWITCH, service, Arc::clone(ready))?);
+        set._servers.push(exec::start(switch, SWITCH, env, set.tree.rights, Arc::clone(ready))?);
         let launcher = set.tree.launcher.clone();
         set.boot(&launcher)?;
         Ok(set)
@@ -170,16 +171,18 @@ impl Set {
             self.tree.write(&self.dir, name, ip, self.way).map_err(|e| format!("files of {name}: {e}"))?;
         let bin = self.dir.join("pods").join(name).join("opt/rmpirun/bin");
         fs::create_dir_all(&bin).map_err(|e| e.to_string())?;
-        for (program, as_name) in
-            [("rmpirun", "rmpirun"), ("rmpirun", "mpirun"), ("rmpirun", "mpiexec"), ("rmpi", "rmpi")]
-        {
-            let to = bin.join(as_name);
+        for program in ["rmpirun", "rmpi"] {
+            let (from, to) = (crate::bins::path(program), bin.join(program));
             let _ = fs::remove_file(&to);
             // A hard link where that is possible saves the copy.
-            let from = crate::bins::path(program);
             fs::hard_link(&from, &to)
                 .or_else(|_| fs::copy(&from, &to).map(drop))
                 .map_err(|e| format!("{program}: {e}"))?;
+        }
+        // As the overlay image has them.
+        for name in ["mpirun", "mpiexec"] {
+            let _ = fs::remove_file(bin.join(name));
+            std::os::unix::fs::symlink("rmpirun", bin.join(name)).map_err(|e| format!("{name}: {e}"))?;
         }
         let command =
             if launcher { "exec sleep infinity".to_owned() } else { self.tree.worker_command(self.way) };
@@ -257,7 +260,7 @@ impl Set {
         let pid = self.pods.get(&self.tree.launcher).map_or(0, |p| inner_pid(&p.child)).to_string();
         let mut command = Command::new("nsenter");
         command.args(["-t", &pid, "-m", "-u", "-i", "-n", "-p", "--wdns=/", "--"]);
-        command.args(self.tree.as_user(&self.tree.launcher_env)).args(words);
+        command.args(self.tree.as_user(self.tree.uid, &self.tree.launcher_env)).args(words);
         command
     }
 
@@ -272,12 +275,6 @@ impl Set {
             .filter_map(|p| procs::describe(&p))
             .filter(|line| !["sshd", "rmpi serve", "/rmpi serve"].iter().any(|s| line.contains(s)))
             .collect()
-    }
-
-    /// The folder of this set.
-    #[must_use]
-    pub fn dir(&self) -> &Path {
-        &self.dir
     }
 }
 

@@ -24,6 +24,8 @@ pub enum CommandError {
 /// How a host's cache is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Look {
+    /// Our own program at its path here is run if it is there: pods of one image. Else as [`Look::Quick`].
+    SameImage,
     /// A file of the right name and owner is run.
     Quick,
     /// Its content is checked first.
@@ -45,6 +47,9 @@ q=${XDG_CACHE_HOME:-${HOME:-/dev/null}/.cache}/rmpirun; p=$q/rmpid-$h;
 if { test -O "$q" && test -O "$p" && test -f "$p" && test -x "$p"; } 2>/dev/null;
  then echo "RMPI-HOST -"; @START; fi;
 "#;
+
+/// The launcher's own path.
+const SAME: &str = r#"if test -f "@OWN" && test -x "@OWN"; then echo "RMPI-HOST -"; echo RMPI-READY; exec "@OWN" __rmpid; fi; "#;
 
 /// Looks the daemon up by its hash in places only this user can have written to (`own`: right type and owner,
 /// not writable for group or others), or takes it from standard input into the first place that can hold and
@@ -121,14 +126,16 @@ pub fn remote_command(image: &DaemonImage, look: Look) -> Result<String, Command
                 return Err(CommandError::Hash(hash.to_string()));
             }
             let cached = match look {
-                Look::Quick => CACHED.replace("@START", &start),
+                Look::SameImage | Look::Quick => CACHED.replace("@START", &start),
                 Look::Close => String::new(),
             };
             // Embedders' programs are no daemons, and need not be.
             let own = std::env::current_exe().ok().filter(|p| p.file_name().is_some_and(|n| n == "rmpirun"));
             let own = own.and_then(|p| p.to_str().and_then(|p| plain(p).ok()).map(str::to_owned));
             let find = FIND_OR_TAKE.replace("@OWN", own.as_deref().unwrap_or("rmpirun"));
-            script.push_str(&format!("h={hash}; s={}; {cached}{PREAMBLE}{find}", bytes.len()));
+            let same = own.filter(|_| look == Look::SameImage).map(|own| SAME.replace("@OWN", &own));
+            let same = same.unwrap_or_default();
+            script.push_str(&format!("{same}h={hash}; s={}; {cached}{PREAMBLE}{find}", bytes.len()));
         }
     }
     script.push_str(&start);

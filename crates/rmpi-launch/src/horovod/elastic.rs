@@ -3,36 +3,30 @@
 //! clock, the discovery script, the store, the processes and the notices.
 
 use super::Rendezvous;
-use crate::event::{Event as JobEvent, Stream};
+use super::output::Output;
+use super::outside::{discover, notify};
+use crate::event::Event as JobEvent;
 use crate::image::DaemonSource;
 use crate::job::Job;
+use crate::outcome::{HostResult, HostState};
 use crate::running::Control;
 use crate::sink::Delivery;
-use crate::{hosts, report};
-use rmpi_horovod::elastic::{Action, Elastic, Event, Policy, Process};
-use rmpi_horovod::notice::{self, Change};
-use rmpi_horovod::pickle::Registration;
+use crate::{hosts, record, report};
+use rmpi_horovod::elastic::{Action, Elastic, End, Event, Policy, Process};
 use rmpi_horovod::{Slot, discovery};
 use rmpi_types::launch::{PmiKind, RankVars, horovod_label};
 use rmpi_types::outcome::Cause;
 use rmpi_types::spec::{Elastic as Spec, Horovod, Host, JobSpec, Slots, Stdin, Tag};
-use rmpi_types::{RankEnd, RankExit};
-use std::collections::HashMap;
-use std::ffi::OsString;
-use std::io::{self, Write as _};
+use rmpi_types::{NodeIdx, ProcId, Rank, RankEnd, RankExit, RankSet};
+use std::collections::{HashMap, HashSet};
+use std::io;
 use std::net::IpAddr;
-use std::process::Stdio;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 
-/// How often the script is asked.
-const PERIOD: Duration = Duration::from_secs(1);
-/// How long it may take.
-const SCRIPT: Duration = Duration::from_secs(30);
 /// How long enough slots are waited for, unless the user says otherwise.
 const TIMEOUT: Duration = Duration::from_secs(600);
 /// How long a worker may take to take a notice.
@@ -45,8 +39,21 @@ enum Input {
     Event(Event),
     /// The script has printed something, or has failed; the first time that is the end.
     Script(Result<Vec<u8>, String>),
-    /// A process has ended, with what is to be said about it.
-    Gone(Process, i32, String),
+    /// Something happened in the job of a process.
+    Told(Process, Box<JobEvent>),
+    /// A process has ended.
+    Gone(Process, Gone),
+    /// Output cannot be written to its files.
+    Unwritten(String),
+}
+
+/// How a process ended.
+struct Gone {
+    code: i32,
+    /// A word of `docs/events.md`.
+    cause: &'static str,
+    /// What is to be said about it.
+    said: String,
 }
 
 /// How a job ended.
@@ -56,24 +63,41 @@ pub struct Ending {
     pub code: u8,
     /// What is to be said about it, lines as [`report::lines`] makes them; empty after success.
     pub report: String,
+    /// The same for machines.
+    pub record: record::End,
 }
 
-/// Runs an elastic job ([`Horovod::Elastic`]) to its end on this thread. SIGINT, SIGTERM and SIGHUP stop it. `say` gets lines
-/// for the user as the job goes on.
+impl Ending {
+    /// An end for which no host is to blame: `what`, for this `cause` ([`record::End::cause`]).
+    #[must_use]
+    pub fn new(code: u8, cause: &'static str, what: Option<String>) -> Self {
+        let mut report = what.as_deref().map_or_else(String::new, report::lines);
+        if code != 0 {
+            report.push_str(&format!("rmpirun: exit code {code}\n"));
+        }
+        let message = what.unwrap_or_default();
+        Self { code, report, record: record::End { code, cause, message, ..record::End::default() } }
+    }
+}
+
+/// Who follows an elastic job, on its thread.
+pub trait Follow {
+    /// Lines for the user.
+    fn say(&self, text: &str);
+    /// Something happened. `node` counts hosts in the order in which they came to the job; ranks are those of the
+    /// moment. Output is not told.
+    fn on(&self, event: JobEvent);
+}
+
+/// Runs an elastic job ([`Horovod::Elastic`]) to its end on this thread. SIGINT, SIGTERM and SIGHUP stop it.
 ///
 /// # Errors
 /// A text when there is no runtime to be had or the store cannot listen.
-pub fn run(spec: &JobSpec, daemon: &DaemonSource, say: &dyn Fn(&str)) -> Result<Ending, String> {
+pub fn run(spec: &JobSpec, daemon: &DaemonSource, follow: &dyn Follow) -> Result<Ending, String> {
     let Horovod::Elastic(elastic) = &spec.horovod else { return Err("the job is not elastic".into()) };
-    if spec.output.files.is_some() {
-        return Err(
-            "--output-filename goes with jobs of a fixed size only: elastic jobs write to standard output"
-                .into(),
-        );
-    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|e| format!("cannot make a runtime: {e}"))?;
-    let ending = runtime.block_on(Runner::run(spec, elastic, daemon, say));
+    let ending = runtime.block_on(Runner::run(spec, elastic, daemon, follow));
     runtime.shutdown_background();
     ending
 }
@@ -81,16 +105,46 @@ pub fn run(spec: &JobSpec, daemon: &DaemonSource, say: &dyn Fn(&str)) -> Result<
 struct Runner<'a> {
     spec: &'a JobSpec,
     daemon: &'a DaemonSource,
-    say: &'a dyn Fn(&str),
+    follow: &'a dyn Follow,
+    output: Arc<Output>,
     machine: Elastic,
     start: Instant,
     store: Arc<Rendezvous>,
     inputs: UnboundedSender<Input>,
     events: UnboundedSender<Event>,
-    running: HashMap<Process, Control>,
+    running: HashMap<Process, Running>,
+    /// In the order in which they came.
+    hosts: Vec<HostResult>,
+    generation: u32,
+    /// Notes of the jobs of processes: each is told once.
+    noted: HashSet<String>,
     /// Those that were told to end: their end is no news.
     killed: Vec<Process>,
-    done: Option<(i32, Option<String>)>,
+    /// Why a process failed last.
+    failed: (&'static str, Option<Rank>),
+    done: Option<Done>,
+}
+
+/// A process that is there, or about to be.
+struct Running {
+    /// Its rank in this generation.
+    rank: Arc<AtomicU32>,
+    node: NodeIdx,
+    pid: u32,
+    control: Option<Control>,
+}
+
+/// Why the job is over.
+struct Done {
+    code: i32,
+    cause: &'static str,
+    what: Option<String>,
+}
+
+impl Done {
+    fn new(code: i32, cause: &'static str, what: impl Into<String>) -> Self {
+        Self { code, cause, what: Some(what.into()) }
+    }
 }
 
 impl<'a> Runner<'a> {
@@ -98,7 +152,7 @@ impl<'a> Runner<'a> {
         spec: &'a JobSpec,
         elastic: &Spec,
         daemon: &'a DaemonSource,
-        say: &'a dyn Fn(&str),
+        follow: &'a dyn Follow,
     ) -> Result<Ending, String> {
         let cannot = |e: io::Error| format!("cannot wait for signals: {e}");
         let mut stop = [
@@ -118,24 +172,39 @@ impl<'a> Runner<'a> {
         let unix = i64::try_from(wall.as_secs()).unwrap_or(0);
         let machine = Elastic::new(policy(spec, elastic), unix, u64::from(wall.subsec_nanos()));
         match &elastic.script {
-            Some(script) => drop(tokio::spawn(discover(script.clone(), inputs.clone()))),
+            Some(script) => {
+                let told = inputs.clone();
+                let told = move |output| told.send(Input::Script(output)).is_ok();
+                drop(tokio::spawn(discover(script.clone(), told)));
+            }
             None => {
                 let count = |h: &Host| (h.name.clone(), if let Slots::Count(n) = h.slots { n } else { 1 });
                 let list = spec.hosts.iter().map(count).collect();
                 let _ = inputs.send(Input::Event(Event::Discovered(list)));
             }
         }
+        let most = elastic.max_np.unwrap_or(0).max(np(spec));
+        let tell = inputs.clone();
+        let failed =
+            move |e: io::Error| drop(tell.send(Input::Unwritten(format!("cannot write output: {e}"))));
+        let output =
+            Output::new(&spec.output, most, failed).map_err(|e| format!("cannot start a thread: {e}"))?;
         let mut runner = Self {
             spec,
             daemon,
-            say,
+            follow,
+            output: Arc::new(output),
             machine,
             start: Instant::now(),
             store,
             inputs,
             events,
             running: HashMap::new(),
+            hosts: Vec::new(),
+            generation: 0,
+            noted: HashSet::new(),
             killed: Vec::new(),
+            failed: ("rank", None),
             done: None,
         };
         let mut first = true;
@@ -151,9 +220,9 @@ impl<'a> Runner<'a> {
             let [term, int, hup] = &mut stop;
             tokio::select! {
                 biased;
-                _ = term.recv() => runner.done = Some((143, Some("stopped by SIGTERM".into()))),
-                _ = int.recv() => runner.done = Some((130, Some("stopped by SIGINT".into()))),
-                _ = hup.recv() => runner.done = Some((129, Some("stopped by SIGHUP".into()))),
+                _ = term.recv() => runner.stop(143, "SIGTERM"),
+                _ = int.recv() => runner.stop(130, "SIGINT"),
+                _ = hup.recv() => runner.stop(129, "SIGHUP"),
                 Some(event) = told.recv() => runner.feed(event),
                 Some(input) = inbox.recv() => runner.take(input, elastic, &mut first, &mut hosts_said),
                 () = timer => runner.feed(Event::Tick),
@@ -165,12 +234,19 @@ impl<'a> Runner<'a> {
     fn take(&mut self, input: Input, elastic: &Spec, first: &mut bool, said: &mut Option<String>) {
         match input {
             Input::Event(event) => self.feed(event),
-            Input::Gone(process, code, report) => {
-                self.running.remove(&process);
-                if !self.killed.contains(&process) && !report.is_empty() {
-                    (self.say)(&report);
+            Input::Told(process, event) => self.tell(process, *event),
+            Input::Unwritten(what) => {
+                self.done = Some(Done::new(rmpi_types::exit::USAGE.into(), "internal", what));
+            }
+            Input::Gone(process, gone) => {
+                let rank = self.running.remove(&process).map(|r| Rank(r.rank.load(Ordering::Relaxed)));
+                if !self.killed.contains(&process) {
+                    if gone.code != 0 {
+                        self.failed = (gone.cause, rank.filter(|_| gone.cause == "rank"));
+                    }
+                    self.follow.say(&gone.said);
                 }
-                self.feed(Event::Ended(process, code));
+                self.feed(Event::Ended(process, gone.code));
             }
             Input::Script(output) => {
                 let hosts = output
@@ -180,11 +256,11 @@ impl<'a> Runner<'a> {
                         *said = None;
                         self.feed(Event::Discovered(hosts));
                     }
-                    Err(what) if *first => self.done = Some((255, Some(what))),
+                    Err(what) if *first => self.done = Some(Done::new(255, "launch", what)),
                     // The hosts stay as they were; said once, as it is asked every second.
                     Err(what) => {
                         if said.as_ref() != Some(&what) {
-                            (self.say)(&report::lines(&format!("{what}; the hosts stay as they are")));
+                            self.follow.say(&report::lines(&format!("{what}; the hosts stay as they are")));
                             *said = Some(what);
                         }
                     }
@@ -197,6 +273,10 @@ impl<'a> Runner<'a> {
     fn feed(&mut self, event: Event) {
         let mut actions = Vec::new();
         self.machine.on(self.start.elapsed(), event, &mut actions);
+        if self.machine.generation() != self.generation {
+            self.generation = self.machine.generation();
+            self.renumber();
+        }
         for action in actions {
             self.act(action);
         }
@@ -208,11 +288,16 @@ impl<'a> Runner<'a> {
             Action::Answer(waiter, text) => self.store.answer(waiter, text),
             Action::Kill(process) => {
                 self.killed.push(process);
-                if let Some(control) = self.running.get(&process) {
-                    control.cancel();
-                }
+                self.running
+                    .get(&process)
+                    .and_then(|r| r.control.as_ref())
+                    .into_iter()
+                    .for_each(Control::cancel);
             }
-            Action::Note(text) => (self.say)(&report::lines(&text)),
+            Action::Note(text) => {
+                self.follow.say(&report::lines(&text));
+                self.follow.on(JobEvent::Note(text));
+            }
             Action::Notify(service, time, change) => {
                 let events = self.events.clone();
                 tokio::spawn(async move {
@@ -220,13 +305,109 @@ impl<'a> Runner<'a> {
                     let _ = events.send(Event::Notified(matches!(told, Ok(Ok(())))));
                 });
             }
-            Action::Done(code, what) => self.done = Some((code, what)),
+            Action::Done(end) => {
+                let (cause, _) = self.failed;
+                self.done = Some(match end {
+                    End::Over(0) => Done { code: 0, cause: "success", what: None },
+                    End::Over(code) => Done { code, cause, what: None },
+                    End::Failed(code, what) => Done::new(code, cause, what),
+                    End::Hosts(what) => Done::new(1, "plan", what),
+                });
+            }
             Action::Start(process, slot) => {
                 if let Err(what) = self.spawn(process, &slot) {
-                    let _ = self.inputs.send(Input::Gone(process, 255, report::lines(&what)));
+                    let gone = Gone { code: 255, cause: "internal", said: report::lines(&what) };
+                    let _ = self.inputs.send(Input::Gone(process, gone));
                 }
             }
         }
+    }
+
+    fn stop(&mut self, code: i32, signal: &str) {
+        self.done = Some(Done::new(code, "signal", format!("stopped by {signal}")));
+        self.follow.on(JobEvent::Stopping { why: signal.to_owned(), force: false });
+    }
+
+    /// The number of a host, as events have it.
+    fn node(&mut self, host: &str) -> NodeIdx {
+        let at = self.hosts.iter().position(|h| h.name == host).unwrap_or_else(|| {
+            self.hosts.push(HostResult {
+                name: host.to_owned(),
+                state: HostState::Unused,
+                elapsed: Duration::ZERO,
+                tries: 0,
+            });
+            self.hosts.len() - 1
+        });
+        NodeIdx(u32::try_from(at).unwrap_or(u32::MAX))
+    }
+
+    /// A generation has begun: processes have the ranks it gives them.
+    fn renumber(&mut self) {
+        let mut places: Vec<(Process, Slot)> = self.machine.places().map(|(p, s)| (p, s.clone())).collect();
+        places.sort_by_key(|(_, slot)| slot.rank);
+        let mut hosts: Vec<(String, Vec<Rank>)> = Vec::new();
+        let mut new = 0;
+        for (process, slot) in places {
+            let (rank, host) = (Rank(slot.rank), slot.member.host);
+            let node = self.node(&host);
+            let running = self.running.entry(process).or_insert_with(|| {
+                new += 1;
+                Running { rank: Arc::default(), node, pid: 0, control: None }
+            });
+            running.rank.store(rank.0, Ordering::Relaxed);
+            if let Err(what) = self.output.placed(rank, &host, slot.member.local, running.pid) {
+                self.done = Some(Done::new(rmpi_types::exit::USAGE.into(), "plan", what));
+            }
+            match hosts.iter_mut().find(|(h, _)| *h == host) {
+                Some((_, ranks)) => ranks.push(rank),
+                None => hosts.push((host, vec![rank])),
+            }
+        }
+        let hosts: Vec<(String, RankSet)> =
+            hosts.into_iter().map(|(host, ranks)| (host, ranks.into_iter().collect())).collect();
+        self.follow.on(JobEvent::Generation { n: self.generation, new, hosts });
+    }
+
+    /// Passes on what happened in the job of a process, with the numbers of the whole.
+    fn tell(&mut self, process: Process, event: JobEvent) {
+        let Some(running) = self.running.get_mut(&process) else { return };
+        let (node, rank) = (running.node, Rank(running.rank.load(Ordering::Relaxed)));
+        let proc = ProcId::first(rank.0);
+        let host = &mut self.hosts[node.0 as usize];
+        let event = match event {
+            JobEvent::HostUp { elapsed, .. } => {
+                if host.state == HostState::Ready {
+                    return;
+                }
+                (host.state, host.elapsed, host.tries) = (HostState::Ready, elapsed, host.tries + 1);
+                JobEvent::HostUp { node, host: host.name.clone(), elapsed }
+            }
+            JobEvent::HostFailed { fault, .. } => {
+                (host.state, host.tries) = (HostState::Failed(fault.clone()), host.tries + 1);
+                JobEvent::HostFailed { node, host: host.name.clone(), fault }
+            }
+            JobEvent::NodeLost { what, .. } => {
+                host.state = HostState::Unused;
+                JobEvent::NodeLost { node, what }
+            }
+            JobEvent::RankStarted { pid, .. } => {
+                running.pid = pid;
+                self.output.started(rank, pid);
+                JobEvent::RankStarted { proc, node, pid }
+            }
+            JobEvent::RankExited(exit) => JobEvent::RankExited(RankExit { proc, ..exit }),
+            JobEvent::Stacks { text, .. } => JobEvent::Stacks { proc, host: host.name.clone(), text },
+            JobEvent::Note(text) if self.noted.insert(text.clone()) => JobEvent::Note(text),
+            event @ JobEvent::Waiting { .. } => event,
+            // Each is of one process: generations and the end say more.
+            JobEvent::Note(_)
+            | JobEvent::Planned(_)
+            | JobEvent::Stopping { .. }
+            | JobEvent::Generation { .. }
+            | JobEvent::Output { .. } => return,
+        };
+        self.follow.on(event);
     }
 
     /// Starts a process: a job of its own.
@@ -234,24 +415,40 @@ impl<'a> Runner<'a> {
         let job = Job::from_spec(self.job_of(slot)).daemon(self.daemon.clone()).output(Delivery::Events);
         let job = job.input(crate::input::Input::Null).build().map_err(|e| e.to_string())?;
         let mut running = job.start().map_err(|e| e.to_string())?;
-        self.running.insert(process, running.control());
-        let inputs = self.inputs.clone();
-        let tagged = self.spec.output.tag != Tag::None;
-        let (rank, host) = (slot.rank, slot.member.host.clone());
+        let Some(known) = self.running.get_mut(&process) else {
+            return Err("a process without a place".into());
+        };
+        known.control = Some(running.control());
+        let (inputs, output, rank) = (self.inputs.clone(), Arc::clone(&self.output), Arc::clone(&known.rank));
+        let host = slot.member.host.clone();
         let follow = move || {
-            let mut lines = Lines { tagged, rank };
+            let rank = || Rank(rank.load(Ordering::Relaxed));
             for event in running.events() {
-                if let JobEvent::Output { stream, bytes, .. } = event {
-                    lines.write(stream, &bytes);
+                match event {
+                    JobEvent::Output { stream, bytes, .. } => output.put(rank(), stream, bytes),
+                    event => {
+                        if let JobEvent::RankExited(exit) = &event {
+                            output.ended(rank(), exit);
+                        }
+                        let _ = inputs.send(Input::Told(process, Box::new(event)));
+                    }
                 }
             }
             let outcome = running.wait();
             let said = match outcome.cause() {
-                // Its only rank is not the world's rank 0.
-                Cause::Rank(exit) => report::lines(&format!("rank {rank} on {host} {}", how(exit))),
-                _ => report::render(&outcome, true),
+                // Its only rank need not be the world's rank 0, and its exit code is not the job's.
+                Cause::Rank(exit) => report::lines(&format!("rank {} on {host} {}", rank(), how(exit))),
+                Cause::NodeLost { what, .. } => {
+                    report::lines(&format!("host {host} was lost: {what}; rank {} ran there", rank()))
+                }
+                _ => {
+                    let text = report::render(&outcome, true);
+                    let said = text.split_inclusive('\n').filter(|l| !l.starts_with("rmpirun: exit code"));
+                    said.collect()
+                }
             };
-            let _ = inputs.send(Input::Gone(process, outcome.code().into(), said));
+            let cause = record::word(outcome.cause());
+            let _ = inputs.send(Input::Gone(process, Gone { code: outcome.code().into(), cause, said }));
         };
         std::thread::Builder::new()
             .name("rmpi-member".into())
@@ -274,7 +471,7 @@ impl<'a> Runner<'a> {
         spec.rank_vars = RankVars::Usual;
         spec.pmi = PmiKind::None;
         spec.stdin = Stdin::None;
-        spec.output.tag = Tag::None;
+        (spec.output.tag, spec.output.files) = (Tag::None, None);
         spec.placement = rmpi_types::spec::Placement {
             bind_to: rmpi_types::spec::BindTo::None,
             oversubscribe: true,
@@ -301,25 +498,27 @@ impl<'a> Runner<'a> {
 
     /// Ends everything that still runs and says why the job is over.
     async fn end(mut self, inbox: &mut UnboundedReceiver<Input>) -> Ending {
-        let (code, what) = self.done.take().unwrap_or((250, None));
-        self.running.values().for_each(Control::cancel);
+        let Done { code, cause, what } =
+            self.done.take().unwrap_or_else(|| Done::new(250, "internal", "the job has lost its end"));
+        self.running.values().filter_map(|r| r.control.as_ref()).for_each(Control::cancel);
         let limit = self.spec.limits.kill_grace + self.spec.limits.drain + FAREWELL;
         let all_gone = async {
             while !self.running.is_empty() {
                 match inbox.recv().await {
-                    Some(Input::Gone(process, ..)) => drop(self.running.remove(&process)),
-                    Some(Input::Event(_) | Input::Script(_)) => {}
+                    Some(Input::Gone(process, _)) => drop(self.running.remove(&process)),
+                    Some(Input::Told(process, event)) => self.tell(process, *event),
+                    Some(Input::Event(_) | Input::Script(_) | Input::Unwritten(_)) => {}
                     None => return,
                 }
             }
         };
-        let _ = tokio::time::timeout(limit, all_gone).await;
-        let code = u8::try_from(code).unwrap_or(u8::MAX);
-        let mut text = what.map_or_else(String::new, |what| report::lines(&what));
-        if code != 0 {
-            text.push_str(&format!("rmpirun: exit code {code}\n"));
+        if tokio::time::timeout(limit, all_gone).await.is_ok() {
+            self.output.finish();
         }
-        Ending { code, report: text }
+        let mut ending = Ending::new(u8::try_from(code).unwrap_or(u8::MAX), cause, what);
+        ending.record.rank = self.failed.1.filter(|_| cause == "rank");
+        ending.record.hosts = self.hosts;
+        ending
     }
 }
 
@@ -334,8 +533,12 @@ fn how(exit: &RankExit) -> String {
     }
 }
 
+fn np(spec: &JobSpec) -> u32 {
+    spec.apps.first().and_then(|app| app.np).unwrap_or(1)
+}
+
 fn policy(spec: &JobSpec, elastic: &Spec) -> Policy {
-    let np = spec.apps.first().and_then(|app| app.np).unwrap_or(1);
+    let np = np(spec);
     Policy {
         np,
         min_np: elastic.min_np.unwrap_or(np),
@@ -364,84 +567,4 @@ fn place(slot: &Slot) -> Vec<(&'static str, String)> {
         ("LOCAL_RANK", local),
         ("LOCAL_WORLD_SIZE", local_size),
     ]
-}
-
-/// Asks the script for ever, a call after the other.
-async fn discover(script: OsString, inputs: UnboundedSender<Input>) {
-    loop {
-        let next = tokio::time::Instant::now() + PERIOD;
-        let name = script.to_string_lossy().into_owned();
-        let mut command = tokio::process::Command::new("/bin/sh");
-        command.arg("-c").arg(&script).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let output = tokio::time::timeout(SCRIPT, command.kill_on_drop(true).output()).await;
-        let result = match output {
-            Err(_) => {
-                Err(format!("host discovery script {name}: it did not end within {} s", SCRIPT.as_secs()))
-            }
-            Ok(Err(e)) => Err(format!("host discovery script {name}: {e}")),
-            Ok(Ok(output)) if output.status.success() => Ok(output.stdout),
-            Ok(Ok(output)) => {
-                let words = String::from_utf8_lossy(&output.stderr);
-                let last = words.lines().rfind(|l| !l.trim().is_empty()).unwrap_or_default().to_owned();
-                Err(format!("host discovery script {name}: it failed ({}) {last}", output.status))
-            }
-        };
-        if inputs.send(Input::Script(result)).is_err() {
-            return;
-        }
-        tokio::time::sleep_until(next).await;
-    }
-}
-
-/// Tells a worker's service; tries its addresses one after the other.
-async fn notify(service: &Registration, time: i32, change: Change) -> io::Result<()> {
-    let message = notice::message(&service.key, time, change);
-    let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
-    for address in &service.addresses {
-        let told = async {
-            let mut tcp = TcpStream::connect(address).await?;
-            tcp.write_all(&message).await?;
-            let mut head = [0; notice::HEAD];
-            tcp.read_exact(&mut head).await?;
-            let length = notice::answer_length(&head).ok_or(io::ErrorKind::InvalidData)?;
-            let mut body = vec![0; length];
-            tcp.read_exact(&mut body).await?;
-            match notice::acknowledged(&service.key, &head, &body) {
-                true => Ok(()),
-                false => Err(io::Error::from(io::ErrorKind::PermissionDenied)),
-            }
-        };
-        match told.await {
-            Ok(()) => return Ok(()),
-            Err(error) => last = error,
-        }
-    }
-    Err(last)
-}
-
-/// Output of a process on our own streams, each line with its rank as horovodrun has it.
-struct Lines {
-    tagged: bool,
-    rank: u32,
-}
-
-impl Lines {
-    fn write(&mut self, stream: Stream, bytes: &[u8]) {
-        let name = match stream {
-            Stream::Stdout => "stdout",
-            Stream::Stderr => "stderr",
-        };
-        let mut out = Vec::with_capacity(bytes.len() + 32);
-        for line in bytes.split_inclusive(|&b| b == b'\n') {
-            if self.tagged {
-                out.extend_from_slice(format!("[{}]<{name}>:", self.rank).as_bytes());
-            }
-            out.extend_from_slice(line);
-        }
-        // A closed stream is nobody's loss here: training goes on.
-        let _ = match stream {
-            Stream::Stdout => io::stdout().lock().write_all(&out).and_then(|()| io::stdout().flush()),
-            Stream::Stderr => io::stderr().lock().write_all(&out),
-        };
-    }
 }

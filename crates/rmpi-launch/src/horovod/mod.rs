@@ -1,6 +1,8 @@
 //! Horovod over Gloo: the store its workers meet in, served for as long as the job runs, and what they find it by.
 
 pub mod elastic;
+mod output;
+mod outside;
 mod server;
 
 pub(crate) use server::Rendezvous;

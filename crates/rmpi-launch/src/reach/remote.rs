@@ -195,7 +195,7 @@ async fn attempt(
         }
     };
     let image = shared.config.image.remote().map_err(daemon_fault)?;
-    let mut look = Look::Quick;
+    let mut look = if shared.config.spec.reach.patient { Look::SameImage } else { Look::Quick };
     loop {
         let command = remote_command(&image, look).map_err(|e| daemon_fault(e.to_string()))?;
         on_stage(Stage::Shell);
@@ -208,7 +208,7 @@ async fn attempt(
         };
         on_stage(Stage::Daemon);
         match begin(process, &image, shared.deadline.min(Instant::now() + START)).await {
-            Err((fault, Some(Found::ByName))) if look == Look::Quick => {
+            Err((fault, Some(Found::ByName))) if look != Look::Close => {
                 tracing::info!(host = host.name, %fault, "what has the daemon's name is not it");
                 look = Look::Close;
             }

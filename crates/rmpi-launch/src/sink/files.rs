@@ -47,7 +47,7 @@ impl Layout {
             FileLayout::OpenMpi4 { dir, nojobid: true } | FileLayout::Horovod(dir) => {
                 dir.join(rank).join(name)
             }
-            FileLayout::OpenMpi5(dir) => dir.join(place.namespace).join(rank).join(name),
+            FileLayout::OpenMpi5(dir) => dir.join(&*place.namespace).join(rank).join(name),
             FileLayout::Prefix(prefix) => {
                 let end = if stream == Stream::Stdout { "out" } else { "err" };
                 let mut path = OsString::from(prefix);
@@ -59,7 +59,7 @@ impl Layout {
                     return None;
                 }
                 let attempt = format!("attempt_{}", self.attempt);
-                dir.join(place.host).join(attempt).join(place.local.to_string()).join(format!("{name}.log"))
+                dir.join(&*place.host).join(attempt).join(place.local.to_string()).join(format!("{name}.log"))
             }
             FileLayout::Patterns { out, err } => {
                 let pieces = if stream == Stream::Stdout { out.as_ref() } else { err.as_ref() };
@@ -74,7 +74,7 @@ impl Layout {
     ///
     /// # Errors
     /// The path and what the system said.
-    pub(crate) fn create(&self, ranks: impl Iterator<Item = Rank>) -> Result<(), String> {
+    pub(crate) fn create(&self, ranks: impl IntoIterator<Item = Rank>) -> Result<(), String> {
         for rank in ranks {
             for stream in [Stream::Stdout, Stream::Stderr] {
                 let Some(path) = self.path(ProcId::first(rank.0), stream) else { continue };
@@ -96,7 +96,7 @@ fn bit(stream: Stream) -> u8 {
 }
 
 /// Whether a stream of a rank also goes to the console, as far as the layout says.
-pub(super) fn copied(kind: &FileLayout, place: &Place<'_>, stream: Stream) -> bool {
+pub(super) fn copied(kind: &FileLayout, place: &Place, stream: Stream) -> bool {
     match kind {
         FileLayout::Patterns { out, err } => {
             let file = if stream == Stream::Stdout { out } else { err };

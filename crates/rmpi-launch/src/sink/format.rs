@@ -39,7 +39,7 @@ impl Format {
         &self,
         out: &mut Vec<u8>,
         proc: ProcId,
-        place: &Place<'_>,
+        place: &Place,
         stream: Stream,
         bytes: &[u8],
         now: &Now,
@@ -55,7 +55,7 @@ impl Format {
         for line in bytes.split_inclusive(|&b| b == b'\n') {
             let line = line.strip_suffix(b"\n").unwrap_or(line);
             if self.tag == Tag::Json {
-                put_json(out, proc, place.host, stream, line, now);
+                put_json(out, proc, &place.host, stream, line, now);
             } else {
                 out.extend_from_slice(&tag);
                 out.extend_from_slice(line);
@@ -64,12 +64,12 @@ impl Format {
         }
     }
 
-    fn line_start(&self, proc: ProcId, place: &Place<'_>, stream: Stream, now: &Now) -> Vec<u8> {
+    fn line_start(&self, proc: ProcId, place: &Place, stream: Stream, now: &Now) -> Vec<u8> {
         let mut tag = Vec::with_capacity(48);
         let (job, rank, stream) = (proc.ns.0 + 1, proc.rank, name(stream));
         let time = if self.timestamp { now.ctime.as_str() } else { "" };
         let (open, close) = if self.timestamp { ("[", "]") } else { ("", "") };
-        let (space, host, pid) = (place.namespace, place.host, place.pid);
+        let (space, host, pid) = (&place.namespace, &place.host, place.pid);
         let written = match &self.tag {
             Tag::None => write!(tag, "{time}<{stream}>:"),
             Tag::OpenMpi4 => write!(tag, "{time}[{job},{rank}]<{stream}>:"),
@@ -95,7 +95,7 @@ impl Format {
 }
 
 /// Appends a pattern with its letters filled in.
-pub(super) fn pattern(out: &mut Vec<u8>, pieces: &[Piece], proc: ProcId, place: &Place<'_>, now: &Now) {
+pub(super) fn pattern(out: &mut Vec<u8>, pieces: &[Piece], proc: ProcId, place: &Place, now: &Now) {
     for piece in pieces {
         let written = match piece {
             Piece::Text(text) => write!(out, "{text}"),
@@ -149,7 +149,7 @@ mod tests {
 
     fn shown(tag: Tag, timestamp: bool, bytes: &[u8]) -> String {
         let now = Now { ctime: "Sun Nov 22 18:55:21 2026".into(), seconds: 1.5 };
-        let place = Place { host: "n\"1", node: 2, local: 3, pid: 99, namespace: "ns@1" };
+        let place = Place { host: "n\"1".into(), node: 2, local: 3, pid: 99, namespace: "ns@1".into() };
         let mut out = Vec::new();
         let format = Format { tag, timestamp };
         format.put(&mut out, ProcId::first(7), &place, Stream::Stderr, bytes, &now);

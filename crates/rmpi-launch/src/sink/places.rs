@@ -1,72 +1,85 @@
 //! Where ranks are, for tags and file names: host, node, number on the node, process id. Set once the plan is made;
-//! process ids come as ranks start.
+//! process ids come as ranks start, and in elastic jobs ranks move.
 
 use rmpi_types::{Rank, RankSet};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 
 /// Shared by the driver and the lanes.
 #[derive(Clone, Default)]
-pub(crate) struct Places(Arc<Inner>);
-
-#[derive(Default)]
-struct Inner {
-    table: OnceLock<Table>,
-    pids: Mutex<Vec<u32>>,
-}
+pub(crate) struct Places(Arc<RwLock<Table>>);
 
 #[derive(Default)]
 struct Table {
-    hosts: Vec<String>,
-    /// By rank: node, and number there.
-    ranks: Vec<(u32, u32)>,
-    namespace: String,
+    hosts: Vec<Arc<str>>,
+    ranks: Vec<At>,
+    namespace: Arc<str>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct At {
+    node: u32,
+    local: u32,
+    pid: u32,
 }
 
 /// One rank's place.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Place<'a> {
-    pub(crate) host: &'a str,
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) host: Arc<str>,
     pub(crate) node: u32,
     pub(crate) local: u32,
     pub(crate) pid: u32,
-    pub(crate) namespace: &'a str,
+    pub(crate) namespace: Arc<str>,
+}
+
+impl Table {
+    fn at(&mut self, rank: Rank) -> &mut At {
+        let at = rank.0 as usize;
+        if self.ranks.len() <= at {
+            self.ranks.resize(at + 1, At::default());
+        }
+        &mut self.ranks[at]
+    }
 }
 
 impl Places {
-    /// Sets the hosts with their ranks, in node order; once.
+    fn write(&self) -> RwLockWriteGuard<'_, Table> {
+        self.0.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sets the hosts with their ranks, in node order.
     pub(crate) fn set(&self, hosts: Vec<(String, RankSet)>, namespace: String) {
-        let mut table = Table { namespace, ..Table::default() };
+        let mut table = self.write();
+        *table = Table { namespace: namespace.into(), ..Table::default() };
         for ((host, ranks), node) in hosts.into_iter().zip(0u32..) {
-            table.hosts.push(host);
+            table.hosts.push(host.into());
             for (rank, local) in ranks.iter().zip(0u32..) {
-                let at = rank.0 as usize;
-                if table.ranks.len() <= at {
-                    table.ranks.resize(at + 1, (0, 0));
-                }
-                table.ranks[at] = (node, local);
+                *table.at(rank) = At { node, local, pid: 0 };
             }
         }
-        let _ = self.0.table.set(table);
+    }
+
+    /// Puts a rank on a host, with its number there.
+    pub(crate) fn moved(&self, rank: Rank, host: &str, local: u32, pid: u32) {
+        let mut table = self.write();
+        let node = table.hosts.iter().position(|h| **h == *host).unwrap_or_else(|| {
+            table.hosts.push(host.into());
+            table.hosts.len() - 1
+        });
+        *table.at(rank) = At { node: u32::try_from(node).unwrap_or(u32::MAX), local, pid };
     }
 
     /// Notes a rank's process id.
     pub(crate) fn started(&self, rank: Rank, pid: u32) {
-        let mut pids = self.0.pids.lock().unwrap_or_else(PoisonError::into_inner);
-        let at = rank.0 as usize;
-        if pids.len() <= at {
-            pids.resize(at + 1, 0);
-        }
-        pids[at] = pid;
+        self.write().at(rank).pid = pid;
     }
 
     /// The rank's place; an empty one before the plan.
-    pub(crate) fn of(&self, rank: Rank) -> Place<'_> {
-        let Some(table) = self.0.table.get() else { return Place::default() };
-        let at = rank.0 as usize;
-        let &(node, local) = table.ranks.get(at).unwrap_or(&(0, 0));
-        let pid = self.0.pids.lock().unwrap_or_else(PoisonError::into_inner).get(at).copied().unwrap_or(0);
-        let host = table.hosts.get(node as usize).map_or("", String::as_str);
-        Place { host, node, local, pid, namespace: &table.namespace }
+    pub(crate) fn of(&self, rank: Rank) -> Place {
+        let table = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let At { node, local, pid } = table.ranks.get(rank.0 as usize).copied().unwrap_or_default();
+        let host = table.hosts.get(node as usize).map(Arc::clone).unwrap_or_default();
+        Place { host, node, local, pid, namespace: Arc::clone(&table.namespace) }
     }
 }
 
@@ -77,13 +90,16 @@ mod tests {
     #[test]
     fn ranks_are_found() {
         let places = Places::default();
-        assert_eq!(places.of(Rank(0)).host, "");
+        assert_eq!(&*places.of(Rank(0)).host, "");
         let nodes =
             vec![("a".into(), [0, 2].map(Rank).into_iter().collect()), ("b".into(), RankSet::range(1, 1))];
         places.set(nodes, "ns".into());
         places.started(Rank(2), 77);
-        let want = Place { host: "a", node: 0, local: 1, pid: 77, namespace: "ns" };
+        let want = Place { host: "a".into(), node: 0, local: 1, pid: 77, namespace: "ns".into() };
         assert_eq!(places.of(Rank(2)), want);
-        assert_eq!((places.of(Rank(1)).host, places.of(Rank(9)).pid), ("b", 0));
+        assert_eq!((&*places.of(Rank(1)).host, places.of(Rank(9)).pid), ("b", 0));
+        places.moved(Rank(1), "c", 3, 5);
+        let want = Place { host: "c".into(), node: 2, local: 3, pid: 5, namespace: "ns".into() };
+        assert_eq!(places.of(Rank(1)), want);
     }
 }
