@@ -105,6 +105,8 @@ impl Cluster {
             |args: &[&str]| must(Command::new("nsenter").args(["-t", &inner, "-n", "--"]).args(args));
         on_switch(&["ip", "link", "add", &veth, "type", "veth", "peer", "name", "eth0", "netns", &inner]);
         on_switch(&["ip", "link", "set", &veth, "master", "br0", "up"]);
+        // The same after a power cycle: neighbours remember it for longer than anybody wants to wait.
+        on_host(&["ip", "link", "set", "eth0", "address", &format!("02:00:00:77:00:{i:02x}")]);
         on_host(&["ip", "addr", "add", &address, "dev", "eth0"]);
         on_host(&["ip", "link", "set", "eth0", "up"]);
         if let Some(mbit) = mbit {
