@@ -48,6 +48,8 @@ pub(crate) struct Config {
     pub(crate) image: Image,
     /// The environment that is forwarded from.
     pub(crate) env: EnvMap,
+    /// Whether that is this process's.
+    pub(crate) own_env: bool,
     /// Ranks' working directory where the specification names none.
     pub(crate) cwd: PathBuf,
     /// Ask for passphrases on the terminal.
@@ -314,6 +316,7 @@ impl JobBuilder {
                 delivery: self.delivery,
                 input,
                 image: Image::resolve(&source)?,
+                own_env: self.env.is_none(),
                 env: self.env.unwrap_or_else(|| std::env::vars_os().collect()),
                 cwd: cwd()?,
                 prompt: self.prompt,

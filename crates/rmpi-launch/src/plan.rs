@@ -10,7 +10,7 @@ use crate::view::PlanView;
 use ring::rand::{SecureRandom as _, SystemRandom};
 use rmpi_control::PlanFault;
 use rmpi_types::env::{explicit_env, forward_env};
-use rmpi_types::launch::{AppLaunch, Extras, Mpi, StdioKind};
+use rmpi_types::launch::{AppLaunch, EnvMerge, Extras, Mpi, StdioKind};
 use rmpi_types::spec::{App, Host, JobSpec, Shown, Slots, Stdin, Universe};
 use rmpi_types::{
     JobId, NodeId, NodeIdx, NodeLaunch, NodeReport, ProcId, Rank, RankLaunch, RankSet, Topology,
@@ -237,6 +237,12 @@ fn rank_launch(placed: &rmpi_plan::PlacedRank, config: &Config) -> RankLaunch {
     }
 }
 
+/// Whether the ranks get our environment as it is, being started by this very process: sending it would change
+/// nothing.
+fn at_home(app: &App, config: &Config) -> bool {
+    config.front.is_some() && config.own_env && app.env.merge != EnvMerge::Clear
+}
+
 pub(crate) fn app_launch(app: &App, config: &Config) -> AppLaunch {
     let wdir = app.wdir.as_ref().unwrap_or(&config.cwd);
     AppLaunch {
@@ -246,7 +252,7 @@ pub(crate) fn app_launch(app: &App, config: &Config) -> AppLaunch {
         wdir_explicit: app.wdir.is_some(),
         search: app.search.iter().map(|dir| OsString::from(config.cwd.join(dir))).collect(),
         merge: app.env.merge,
-        env: forward_env(&config.env, &app.env),
+        env: if at_home(app, config) { Vec::new() } else { forward_env(&config.env, &app.env) },
         set: crate::horovod::variables(config, explicit_env(&config.env, &app.env)),
         edits: app.env.edits.clone(),
     }
