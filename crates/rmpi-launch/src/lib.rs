@@ -36,6 +36,7 @@ pub mod bootstrap;
 mod clock;
 mod driver;
 mod event;
+mod heap;
 pub mod horovod;
 mod hosts;
 mod image;

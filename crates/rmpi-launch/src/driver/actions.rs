@@ -14,6 +14,8 @@ use std::time::Duration;
 
 /// How long frames may take to be written before this process stops itself.
 const PAUSE_FLUSH: Duration = Duration::from_millis(500);
+/// Hosts from which on the memory of their launch is worth giving back.
+const MANY: usize = 16;
 
 impl Driver {
     /// Carries out all actions, and those that their answers lead to.
@@ -109,6 +111,7 @@ impl Driver {
                 tracing::debug!(node = node.0, rank = proc.rank.0, pid, "rank started");
                 if proc.ns.0 == 0 {
                     self.places.started(proc.rank, pid);
+                    self.one_started();
                 }
                 Event::RankStarted { proc, node, pid }
             }
@@ -136,6 +139,14 @@ impl Driver {
             }
         };
         self.events.send(out);
+    }
+
+    /// One rank more runs. With the last one a large launch is over, and with it the need for most of its memory.
+    fn one_started(&mut self) {
+        self.starting = self.starting.saturating_sub(1);
+        if self.starting == 0 && self.links.len() >= MANY {
+            crate::heap::trim();
+        }
     }
 
     fn stopping(&self, why: &StopReason, force: bool) -> String {

@@ -69,6 +69,8 @@ pub(super) struct Driver {
     waiting: HashMap<NodeIdx, Option<LaunchFault>>,
     tell_waiting: Instant,
     done: Option<JobOutcome>,
+    /// Ranks whose start is still to be told.
+    starting: usize,
 }
 
 /// Both queues' reading ends.
@@ -201,6 +203,7 @@ impl Driver {
             waiting: HashMap::new(),
             tell_waiting: start + FIRST_WORD,
             done: None,
+            starting: 0,
             config,
             targets,
         }
@@ -357,6 +360,7 @@ impl Driver {
         let space = format!("rmpirun-{}-{}@1", hosts::own_name(), std::process::id());
         self.places.set(planned.placement.iter().map(name).collect(), space);
         self.placement = planned.placement;
+        self.starting = self.placement.iter().map(|(_, ranks)| ranks.len()).sum();
         self.spawns = Base::of(&planned.launches);
         self.events.send(Event::Planned(Box::new(planned.view)));
         planned.launches

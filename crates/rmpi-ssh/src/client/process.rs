@@ -18,8 +18,8 @@ const PACKETS: usize = 4;
 /// Bytes of one packet, and bytes after which a writer lets the connection send. The connection keeps a buffer
 /// as large as the most it ever had to encrypt at once: pushing a daemon must not leave megabytes behind for
 /// every host.
-const LARGEST_WRITE: usize = 4 << 10;
-const BURST: usize = 8 << 10;
+const LARGEST_WRITE: usize = 2 << 10;
+const BURST: usize = 4 << 10;
 
 /// A running remote command. Its parts may be taken apart and moved to different tasks; the connection lives
 /// as long as any stream does, and closes with the last.
