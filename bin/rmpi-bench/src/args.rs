@@ -17,6 +17,7 @@ rmpi-bench [--transport NAME] MODE [BYTES]: micro-benchmarks between the ranks o
   reduce_scatter  f32 sum, BYTES of input on every rank
   alltoall        BYTES from every rank to every rank
   barrier
+  sum             f32 sum of two arrays by each rank alone, without messages
   overlap         non-blocking allreduce under computation of the same length; `hidden` is the part of the
                   shorter of the two that the other hid
   soak            random messages and collectives for --seconds S (60), every byte checked; --seed N (1) gives
@@ -46,6 +47,8 @@ pub(crate) enum Mode {
     ReduceScatter,
     /// Exchange of blocks.
     Alltoall,
+    /// Sum on one core.
+    Sum,
     /// Meeting.
     Barrier,
     /// Sum to all under computation.
@@ -57,7 +60,7 @@ pub(crate) enum Mode {
 }
 
 impl Mode {
-    const ALL: [(&'static str, Self); 12] = [
+    const ALL: [(&'static str, Self); 13] = [
         ("latency", Self::Latency),
         ("bw", Self::Bw),
         ("rate", Self::Rate),
@@ -67,6 +70,7 @@ impl Mode {
         ("reduce_scatter", Self::ReduceScatter),
         ("alltoall", Self::Alltoall),
         ("barrier", Self::Barrier),
+        ("sum", Self::Sum),
         ("overlap", Self::Overlap),
         ("init", Self::Init),
         ("soak", Self::Soak),

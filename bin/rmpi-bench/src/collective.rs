@@ -1,7 +1,9 @@
 //! The blocking collectives, timed as the slowest rank sees them, with the data of every size checked.
 
 use crate::run::{Bench, BenchError};
+use bytemuck::{cast_slice, cast_slice_mut};
 use rmpi::Op;
+use rmpi_coll::kernels::{self, DataType};
 use std::time::Instant;
 
 /// Calls of a barrier that are timed, and before.
@@ -120,6 +122,26 @@ pub(crate) fn barrier(b: &Bench) -> Result<(), BenchError> {
     }
     let time = b.slowest(start.elapsed())?.div_f64(BARRIERS.0 as f64);
     b.report("barrier", 0, time, 0.0)
+}
+
+/// What every rank's core makes of two arrays, all at once: no messages.
+pub(crate) fn sum(b: &Bench, max: usize) -> Result<(), BenchError> {
+    let (mut total, ones) = (vec![0.0f32; max / 4], vec![1.0f32; max / 4]);
+    let mut n = 4;
+    while n <= max {
+        let (into, from) = (&mut total[..n / 4], &ones[..n / 4]);
+        into.fill(0.0);
+        let mut calls = 0u16;
+        let time = b.time(n, || {
+            calls += 1;
+            kernels::reduce(DataType::F32, kernels::Op::Sum, cast_slice_mut(into), cast_slice(from))?;
+            Ok(())
+        })?;
+        b.check("sum", n, into.iter().all(|x| *x == f32::from(calls)))?;
+        b.report("sum", n, time, n as f64)?;
+        n *= 4;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

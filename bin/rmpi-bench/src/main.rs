@@ -47,6 +47,7 @@ fn main() -> ExitCode {
         Mode::ReduceScatter => collective::reduce_scatter(&bench, max.unwrap_or(16 << 20)),
         Mode::Alltoall => collective::alltoall(&bench, max.unwrap_or(4 << 20)),
         Mode::Barrier => collective::barrier(&bench),
+        Mode::Sum => collective::sum(&bench, max.unwrap_or(16 << 20)),
         Mode::Overlap => overlap::overlap(&bench, max.unwrap_or(16 << 20)),
         Mode::Soak => soak::soak(&bench, args.seconds, args.seed),
         Mode::Init => bench.slowest(init).and_then(|t| bench.report("init", 0, t, 0.0)),

@@ -20,6 +20,9 @@ pub(crate) enum BenchError {
         /// The rank that saw it.
         rank: u32,
     },
+    /// The sum is not defined.
+    #[error(transparent)]
+    Kernel(#[from] rmpi_coll::kernels::KernelError),
     /// Nobody reads the results.
     #[error("writing results: {0}")]
     Write(#[from] std::io::Error),

@@ -33,7 +33,16 @@ pub(crate) fn run(long: bool) -> Result<(), String> {
     if long {
         tests.env("RMPI_LONG", "1");
     }
-    stage::run("tests", &mut tests)
+    stage::run("tests", &mut tests)?;
+    models()
+}
+
+/// The lock-free parts in every order of their steps. Compiled apart: loom takes the place of the atomics.
+fn models() -> Result<(), String> {
+    let mut models = cargo(&["test", "--locked", "--profile", "fast", "--lib"]);
+    models.args(["-p", "rmpi-shm", "-p", "rmpi-coll", "models"]);
+    models.env("RUSTFLAGS", "--cfg loom").env("CARGO_TARGET_DIR", stage::target().join("loom"));
+    stage::run("models", &mut models)
 }
 
 /// Installs what is missing when we may, else says what will be skipped.

@@ -4,6 +4,7 @@
 //! node said about itself in [`node`], what each rank of a node must be started with in [`launch`], how
 //! things ended in [`outcome`], and what can go wrong before the first rank runs in [`fault`].
 
+pub mod costs;
 pub mod cpus;
 pub mod env;
 pub mod exit;
@@ -16,6 +17,7 @@ mod output;
 pub mod spec;
 pub mod transport;
 
+pub use costs::{BadCosts, Costs, Link};
 pub use cpus::{CpuSet, Topology};
 pub use fault::{LaunchFault, Stage};
 pub use ids::{Epoch, JobId, Namespace, NodeIdx, ProcId, Rank, RankSet};

@@ -11,9 +11,10 @@ use rmpi_coll::select::{Layout, Overrides, Selector};
 use rmpi_core::{Config, Engine};
 use rmpi_net::{Acceptor, Identity, JobKey, Peers as _, QuicRail, Route, Security};
 use rmpi_shm::Segment;
-use rmpi_types::{DataPlane, NodeIdx, Rank, Transport};
+use rmpi_types::{BadCosts, Costs, DataPlane, NodeIdx, Rank, Transport};
 use rmpi_wire::boot::BootBlock;
 use std::collections::HashMap;
+use std::env::VarError;
 use std::net::UdpSocket;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -45,6 +46,8 @@ pub(crate) struct Inner {
     /// Scratch memory of past collectives, for the next.
     pub(crate) scratch: Mutex<Vec<Vec<u64>>>,
     pub(crate) overrides: Overrides,
+    /// What messages cost here, as all ranks were told.
+    pub(crate) costs: Costs,
     over: AtomicBool,
 }
 
@@ -67,6 +70,7 @@ impl Inner {
         let ranks = u32::try_from(group.len()).unwrap_or(u32::MAX);
         let nodes = u32::try_from(nodes).unwrap_or(ranks);
         let mut selector = Selector::new(Layout { ranks, nodes });
+        selector.costs = self.costs;
         if !self.shares {
             // Ranks of one node talk over sockets, too.
             selector.costs.inside = selector.costs.between;
@@ -82,6 +86,7 @@ struct Memory {
     shares: bool,
     crowded: bool,
     data: DataPlane,
+    costs: Costs,
 }
 
 /// Whether every node's ranks share memory, as far as the table says: where a node could not make it, its ranks
@@ -105,6 +110,16 @@ fn overrides() -> Result<Overrides, InitError> {
         }
     }
     Ok(overrides)
+}
+
+/// The costs in the environment, where the launcher was told of them.
+fn costs() -> Result<Costs, InitError> {
+    match std::env::var(Costs::VARIABLE) {
+        Ok(text) => text.parse().map_err(|e: BadCosts| e.to_string()),
+        Err(VarError::NotPresent) => Ok(Costs::default()),
+        Err(e @ VarError::NotUnicode(_)) => Err(e.to_string()),
+    }
+    .map_err(|what| InitError::Environment { name: Costs::VARIABLE, what })
 }
 
 /// What the launcher was told of the data plane, under what the program chooses.
@@ -227,7 +242,8 @@ impl World {
         };
         let engine = Engine::new(config, Box::new(Alone), None).map_err(InitError::System)?;
         let kvs = Kvs::Alone(HashMap::new());
-        let memory = Memory { segment: None, shares: false, crowded: false, data: DataPlane::default() };
+        let data = DataPlane::default();
+        let memory = Memory { segment: None, shares: false, crowded: false, data, costs: costs()? };
         Ok(Self::from_parts(engine, 0, 1, None, kvs, overrides()?, memory))
     }
 
@@ -271,7 +287,7 @@ impl World {
         let rail = if quic { Some(quic_rail(udp, key.clone(), me, size, security.clone())?) } else { None };
         let (shares, crowded) = (shares(&block, data.inside()), block.oversubscribed());
         let shares = shares && (segment.is_some() || !has_company(&block, rank));
-        let memory = Memory { segment, shares, crowded, data };
+        let memory = Memory { segment, shares, crowded, data, costs: costs()? };
         let acceptor = Acceptor::new(vec![listener], key, namespace.0, epoch.0, rank)
             .map_err(|source| InitError::Descriptor { name: "listen", source })?
             .secured(security)
@@ -291,7 +307,7 @@ impl World {
         overrides: Overrides,
         memory: Memory,
     ) -> Self {
-        let Memory { segment, shares, crowded, data } = memory;
+        let Memory { segment, shares, crowded, data, costs } = memory;
         let explains = std::env::var_os("RMPI_COLL_EXPLAIN").is_some_and(|v| v != "0" && !v.is_empty());
         let inner = Arc::new(Inner {
             engine,
@@ -308,6 +324,7 @@ impl World {
             explains,
             scratch: Mutex::new(Vec::new()),
             overrides,
+            costs,
             over: AtomicBool::new(false),
         });
         Self { comm: Communicator::world(inner.clone()), inner }

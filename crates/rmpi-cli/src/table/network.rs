@@ -2,8 +2,8 @@
 
 use crate::row::{Act, Row, Topic, row};
 use crate::values;
-use rmpi_types::UnknownTransport;
 use rmpi_types::launch::{IpFamily, PmiKind};
+use rmpi_types::{BadCosts, Costs, UnknownTransport};
 
 const T: Topic = Topic::Network;
 
@@ -83,6 +83,19 @@ pub(super) const ROWS: &[Row] = &[
         }),
         "What carries messages of ranks that use the rmpi library: auto (the default: shared memory inside a node, \
          TCP or, with --encrypt, TLS between nodes), or for all pairs shm, tcp, tls or quic (one UDP port a rank).",
+    ),
+    row(
+        T,
+        "costs",
+        &[],
+        "TABLE",
+        Act::Text(|t, table| {
+            let costs: Costs = table.parse().map_err(|e: BadCosts| e.to_string())?;
+            t.publish(Costs::VARIABLE, &costs.to_string())
+        }),
+        "What messages cost here, for the choice of collectives' algorithms by ranks that use the rmpi library: \
+         'inside=500,0.1 between=10000,0.33 reduce=0.1' is what is assumed (nanoseconds; nanoseconds a byte). `cargo xtask \
+         tune` measures it; the place for it is the configuration file: costs = inside=... .",
     ),
     row(
         T,

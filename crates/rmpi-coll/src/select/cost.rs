@@ -4,6 +4,7 @@
 
 use crate::DEFAULT_SEGMENT;
 use crate::algo::{Allgather, Allreduce, Bcast, Reduce, ReduceScatter, Scan};
+use rmpi_types::Costs;
 
 /// How the ranks of a communicator lie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,159 +26,137 @@ impl Layout {
     }
 }
 
-/// A kind of connection.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Link {
-    /// Latency of a message, ns.
-    pub alpha: f64,
-    /// Time of a byte, ns.
-    pub beta: f64,
+/// The costs of collectives among ranks that lie so.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Model {
+    pub(crate) costs: Costs,
+    pub(crate) at: Layout,
 }
 
-/// What things cost on this kind of machine.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Costs {
-    /// Between ranks of one node.
-    pub inside: Link,
-    /// Between nodes.
-    pub between: Link,
-    /// Reducing a byte, ns.
-    pub gamma: f64,
-}
-
-impl Default for Costs {
-    /// Shared memory at 0.5 µs and 10 GB/s, TCP at 10 µs and 3 GB/s (measured on loopback between virtual
-    /// machines' namespaces), reductions at 10 GB/s (one core, out of cache).
-    fn default() -> Self {
-        Self {
-            inside: Link { alpha: 500.0, beta: 0.1 },
-            between: Link { alpha: 10_000.0, beta: 0.33 },
-            gamma: 0.1,
-        }
-    }
-}
-
-impl Costs {
+impl Model {
     /// A round in which all exchange `bytes` with a rank `distance` away.
-    fn exchange(&self, at: Layout, distance: f64, bytes: f64) -> f64 {
-        let per_node = at.per_node();
-        if at.nodes <= 1 || distance < per_node {
-            return self.inside.alpha + bytes * self.inside.beta;
+    fn exchange(self, distance: f64, bytes: f64) -> f64 {
+        let per_node = self.at.per_node();
+        if self.at.nodes <= 1 || distance < per_node {
+            return self.costs.inside.alpha + bytes * self.costs.inside.beta;
         }
-        self.between.alpha + bytes * self.between.beta * per_node.min(distance)
+        self.costs.between.alpha + bytes * self.costs.between.beta * per_node.min(distance)
     }
 
     /// A step from neighbour to neighbour: one message a node leaves it, whatever the number of ranks on it.
-    fn neighbour(&self, at: Layout, bytes: f64) -> f64 {
-        let link = if at.nodes <= 1 { self.inside } else { self.between };
+    fn neighbour(self, bytes: f64) -> f64 {
+        let link = if self.at.nodes <= 1 { self.costs.inside } else { self.costs.between };
         link.alpha + bytes * link.beta
     }
 
     /// The rounds of distance 1, 2, 4 … with the bytes of each.
-    fn doubling(&self, at: Layout, bytes: impl Fn(u32) -> f64) -> f64 {
-        (0..at.rounds()).map(|k| self.exchange(at, f64::from(k).exp2(), bytes(k))).sum()
+    fn doubling(self, bytes: impl Fn(u32) -> f64) -> f64 {
+        (0..self.at.rounds()).map(|k| self.exchange(f64::from(k).exp2(), bytes(k))).sum()
     }
 
     /// A chain of all ranks, pipelined by segments.
-    fn chain(&self, at: Layout, bytes: f64, gamma: f64) -> f64 {
+    fn chain(self, bytes: f64, gamma: f64) -> f64 {
         let segment = bytes.min(DEFAULT_SEGMENT as f64);
-        let hops = f64::from(at.ranks) - 1.0;
-        let step = self.neighbour(at, segment) + segment * gamma;
+        let hops = f64::from(self.at.ranks) - 1.0;
+        let step = self.neighbour(segment) + segment * gamma;
         hops * step + (bytes - segment) / segment.max(1.0) * step
     }
 
-    pub(crate) fn bcast(&self, at: Layout, bytes: usize, algorithm: Bcast) -> f64 {
-        let (n, p) = (bytes as f64, f64::from(at.ranks));
+    pub(crate) fn bcast(self, bytes: usize, algorithm: Bcast) -> f64 {
+        let (n, p) = (bytes as f64, f64::from(self.at.ranks));
         match algorithm {
-            Bcast::Binomial => self.doubling(at, |_| n),
-            Bcast::Chain => self.chain(at, n, 0.0),
+            Bcast::Binomial => self.doubling(|_| n),
+            Bcast::Chain => self.chain(n, 0.0),
             Bcast::ScatterAllgather => {
                 let scatter: f64 =
-                    (0..at.rounds()).map(|k| self.neighbour(at, n / f64::from(k + 1).exp2())).sum();
-                scatter + (p - 1.0) * self.neighbour(at, n / p)
+                    (0..self.at.rounds()).map(|k| self.neighbour(n / f64::from(k + 1).exp2())).sum();
+                scatter + (p - 1.0) * self.neighbour(n / p)
             }
         }
     }
 
-    pub(crate) fn reduce(&self, at: Layout, bytes: usize, algorithm: Reduce) -> f64 {
-        let (n, p) = (bytes as f64, f64::from(at.ranks));
-        let tree = self.doubling(at, |_| n) + f64::from(at.rounds()) * n * self.gamma;
-        let last = self.neighbour(at, n);
+    pub(crate) fn reduce(self, bytes: usize, algorithm: Reduce) -> f64 {
+        let (n, p) = (bytes as f64, f64::from(self.at.ranks));
+        let tree = self.doubling(|_| n) + f64::from(self.at.rounds()) * n * self.costs.gamma;
+        let last = self.neighbour(n);
         match algorithm {
             Reduce::Binomial => tree,
             Reduce::Ordered => tree + last,
-            Reduce::Linear => self.fan(at, n) + (p - 1.0) * n * self.gamma,
-            Reduce::Chain => {
-                self.chain(at, n, self.gamma) + self.neighbour(at, n.min(DEFAULT_SEGMENT as f64))
-            }
+            Reduce::Linear => self.fan(n) + (p - 1.0) * n * self.costs.gamma,
+            Reduce::Chain => self.chain(n, self.costs.gamma) + self.neighbour(n.min(DEFAULT_SEGMENT as f64)),
         }
     }
 
-    pub(crate) fn allreduce(&self, at: Layout, bytes: usize, algorithm: Allreduce) -> f64 {
-        let (n, p) = (bytes as f64, f64::from(at.ranks));
-        let fold =
-            if at.ranks.is_power_of_two() { 0.0 } else { 2.0 * self.exchange(at, 1.0, n) + n * self.gamma };
+    pub(crate) fn allreduce(self, bytes: usize, algorithm: Allreduce) -> f64 {
+        let (n, p) = (bytes as f64, f64::from(self.at.ranks));
+        let fold = if self.at.ranks.is_power_of_two() {
+            0.0
+        } else {
+            2.0 * self.exchange(1.0, n) + n * self.costs.gamma
+        };
         match algorithm {
             Allreduce::Direct => {
-                let shared = if at.nodes <= 1 { 1.0 } else { at.per_node() };
+                let shared = if self.at.nodes <= 1 { 1.0 } else { self.at.per_node() };
                 // One copy more where the result begins with the own contribution.
-                self.fan(at, n * shared) + p * n * self.gamma
+                self.fan(n * shared) + p * n * self.costs.gamma
             }
             Allreduce::RecursiveDoubling => {
-                fold + self.doubling(at, |_| n) + f64::from(at.rounds() + 1) * n * self.gamma
+                fold + self.doubling(|_| n) + f64::from(self.at.rounds() + 1) * n * self.costs.gamma
             }
             Allreduce::Rabenseifner => {
-                let halving = 2.0 * self.doubling(at, |k| n / f64::from(k + 1).exp2());
-                fold + halving + ((p - 1.0) / p + 1.0) * n * self.gamma
+                let halving = 2.0 * self.doubling(|k| n / f64::from(k + 1).exp2());
+                fold + halving + ((p - 1.0) / p + 1.0) * n * self.costs.gamma
             }
-            Allreduce::Ring => (p - 1.0) * (2.0 * self.neighbour(at, n / p) + n / p * self.gamma),
-            Allreduce::Chain => self.chain(at, n, self.gamma) + self.chain(at, n, 0.0),
+            Allreduce::Ring => (p - 1.0) * (2.0 * self.neighbour(n / p) + n / p * self.costs.gamma),
+            Allreduce::Chain => self.chain(n, self.costs.gamma) + self.chain(n, 0.0),
         }
     }
 
     /// All others send to one rank at once, or one to all: a quarter of the latency is the ends' own work.
-    fn fan(&self, at: Layout, bytes: f64) -> f64 {
-        let link = if at.nodes <= 1 { self.inside } else { self.between };
-        let peers = f64::from(at.ranks) - 1.0;
+    fn fan(self, bytes: f64) -> f64 {
+        let link = if self.at.nodes <= 1 { self.costs.inside } else { self.costs.between };
+        let peers = f64::from(self.at.ranks) - 1.0;
         link.alpha * (0.75 + 0.25 * peers) + peers * bytes * link.beta
     }
 
-    pub(crate) fn gather(&self, at: Layout, bytes: usize, binomial: bool) -> f64 {
+    pub(crate) fn gather(self, bytes: usize, binomial: bool) -> f64 {
         let n = bytes as f64;
         if !binomial {
-            return self.fan(at, n);
+            return self.fan(n);
         }
         // The inner ranks' copies cost as much as the bytes of reductions.
-        let p = f64::from(at.ranks);
-        let link = if at.nodes <= 1 { self.inside } else { self.between };
-        f64::from(at.rounds()) * link.alpha + (p - 1.0) * n * (link.beta + self.gamma)
+        let p = f64::from(self.at.ranks);
+        let link = if self.at.nodes <= 1 { self.costs.inside } else { self.costs.between };
+        f64::from(self.at.rounds()) * link.alpha + (p - 1.0) * n * (link.beta + self.costs.gamma)
     }
 
-    pub(crate) fn allgather(&self, at: Layout, total: usize, algorithm: Allgather) -> f64 {
-        let (n, p) = (total as f64, f64::from(at.ranks));
-        let doubling = self.doubling(at, |k| n / p * f64::from(k).exp2());
+    pub(crate) fn allgather(self, total: usize, algorithm: Allgather) -> f64 {
+        let (n, p) = (total as f64, f64::from(self.at.ranks));
+        let doubling = self.doubling(|k| n / p * f64::from(k).exp2());
         match algorithm {
-            Allgather::Ring => (p - 1.0) * self.neighbour(at, n / p),
-            Allgather::Bruck => doubling + n * self.gamma,
-            Allgather::RecursiveDoubling if at.ranks.is_power_of_two() => doubling,
-            Allgather::RecursiveDoubling => doubling + 2.0 * self.neighbour(at, n),
+            Allgather::Ring => (p - 1.0) * self.neighbour(n / p),
+            Allgather::Bruck => doubling + n * self.costs.gamma,
+            Allgather::RecursiveDoubling if self.at.ranks.is_power_of_two() => doubling,
+            Allgather::RecursiveDoubling => doubling + 2.0 * self.neighbour(n),
         }
     }
 
-    pub(crate) fn reduce_scatter(&self, at: Layout, total: usize, algorithm: ReduceScatter) -> f64 {
-        let (n, p) = (total as f64, f64::from(at.ranks));
-        let shared = if at.nodes <= 1 { 1.0 } else { at.per_node() };
+    pub(crate) fn reduce_scatter(self, total: usize, algorithm: ReduceScatter) -> f64 {
+        let (n, p) = (total as f64, f64::from(self.at.ranks));
+        let shared = if self.at.nodes <= 1 { 1.0 } else { self.at.per_node() };
         match algorithm {
-            ReduceScatter::Pairwise => self.fan(at, n / p * shared) + n * self.gamma,
-            ReduceScatter::Ring => (p - 1.0) * self.neighbour(at, n / p) + n * self.gamma,
+            ReduceScatter::Pairwise => self.fan(n / p * shared) + n * self.costs.gamma,
+            ReduceScatter::Ring => (p - 1.0) * self.neighbour(n / p) + n * self.costs.gamma,
         }
     }
 
-    pub(crate) fn scan(&self, at: Layout, bytes: usize, algorithm: Scan) -> f64 {
+    pub(crate) fn scan(self, bytes: usize, algorithm: Scan) -> f64 {
         let n = bytes as f64;
         match algorithm {
-            Scan::Linear => self.chain(at, n, self.gamma),
-            Scan::RecursiveDoubling => self.doubling(at, |_| n) + f64::from(at.rounds()) * n * self.gamma,
+            Scan::Linear => self.chain(n, self.costs.gamma),
+            Scan::RecursiveDoubling => {
+                self.doubling(|_| n) + f64::from(self.at.rounds()) * n * self.costs.gamma
+            }
         }
     }
 }

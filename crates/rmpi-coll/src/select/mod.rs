@@ -5,11 +5,13 @@ mod cost;
 mod level;
 mod overrides;
 
-pub use cost::{Costs, Layout, Link};
+pub use cost::Layout;
 pub use level::{Collective, Level, Sharing};
 pub use overrides::{OverrideError, Overrides};
 
 use crate::algo::{Allgather, Allreduce, Bcast, Gather, Named, Reduce, ReduceScatter, Scan, Scatter};
+use cost::Model;
+use rmpi_types::Costs;
 use std::fmt;
 
 /// Why an algorithm was chosen.
@@ -81,59 +83,57 @@ impl Selector {
         Self { layout, costs: Costs::default(), overrides: Overrides::default(), sharing: Sharing::Nothing }
     }
 
+    fn model(&self) -> Model {
+        Model { costs: self.costs, at: self.layout }
+    }
+
     /// For a broadcast of `bytes`.
     #[must_use]
     pub fn bcast(&self, bytes: usize) -> Choice<Bcast> {
-        self.choose(self.overrides.bcast, true, |a| self.costs.bcast(self.layout, bytes, a))
+        self.choose(self.overrides.bcast, true, |a| self.model().bcast(bytes, a))
     }
 
     /// For a reduction of `bytes`; `commutes`: whether operands may change places.
     #[must_use]
     pub fn reduce(&self, bytes: usize, commutes: bool) -> Choice<Reduce> {
-        self.choose(self.overrides.reduce, commutes, |a| self.costs.reduce(self.layout, bytes, a))
+        self.choose(self.overrides.reduce, commutes, |a| self.model().reduce(bytes, a))
     }
 
     /// For an allreduce of `bytes`; `commutes`: whether operands may change places.
     #[must_use]
     pub fn allreduce(&self, bytes: usize, commutes: bool) -> Choice<Allreduce> {
-        self.choose(self.overrides.allreduce, commutes, |a| self.costs.allreduce(self.layout, bytes, a))
+        self.choose(self.overrides.allreduce, commutes, |a| self.model().allreduce(bytes, a))
     }
 
     /// For a gather of `bytes` from each rank.
     #[must_use]
     pub fn gather(&self, bytes: usize) -> Choice<Gather> {
-        self.choose(self.overrides.gather, true, |a| {
-            self.costs.gather(self.layout, bytes, a == Gather::Binomial)
-        })
+        self.choose(self.overrides.gather, true, |a| self.model().gather(bytes, a == Gather::Binomial))
     }
 
     /// For a scatter of `bytes` to each rank.
     #[must_use]
     pub fn scatter(&self, bytes: usize) -> Choice<Scatter> {
-        self.choose(self.overrides.scatter, true, |a| {
-            self.costs.gather(self.layout, bytes, a == Scatter::Binomial)
-        })
+        self.choose(self.overrides.scatter, true, |a| self.model().gather(bytes, a == Scatter::Binomial))
     }
 
     /// For an allgather with `total` bytes in all.
     #[must_use]
     pub fn allgather(&self, total: usize) -> Choice<Allgather> {
-        self.choose(self.overrides.allgather, true, |a| self.costs.allgather(self.layout, total, a))
+        self.choose(self.overrides.allgather, true, |a| self.model().allgather(total, a))
     }
 
     /// For a reduce-scatter with `total` bytes of input a rank; `commutes`: whether operands may change
     /// places.
     #[must_use]
     pub fn reduce_scatter(&self, total: usize, commutes: bool) -> Choice<ReduceScatter> {
-        self.choose(self.overrides.reduce_scatter, commutes, |a| {
-            self.costs.reduce_scatter(self.layout, total, a)
-        })
+        self.choose(self.overrides.reduce_scatter, commutes, |a| self.model().reduce_scatter(total, a))
     }
 
     /// For a scan of `bytes`, inclusive or exclusive.
     #[must_use]
     pub fn scan(&self, bytes: usize) -> Choice<Scan> {
-        self.choose(self.overrides.scan, true, |a| self.costs.scan(self.layout, bytes, a))
+        self.choose(self.overrides.scan, true, |a| self.model().scan(bytes, a))
     }
 
     /// The named one if allowed, else the cheapest allowed; the first listed wins a tie.

@@ -62,6 +62,7 @@ impl Levels {
         let count = u32::try_from(leaders.len()).ok()?;
         let mut selector = Selector::new(Layout { ranks: count, nodes: count });
         selector.overrides = inner.overrides;
+        selector.costs = inner.costs;
         let in_order = nodes.is_sorted();
         Some(Self { leaders, node, nodes, peers, selector, in_order })
     }
