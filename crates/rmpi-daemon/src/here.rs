@@ -6,8 +6,10 @@
 //! the worker says so, and ends with the worker's exit code; the worker is in a session of its own, out of the
 //! terminal's reach.
 
+use crate::joined::Joined;
 use crate::node::{self, FileLimit, Survey};
 use crate::topo::Caches;
+use crate::uplink::Carrier;
 use crate::watch::{STOPPED, Watch};
 use crate::{entry, family, sys, worker};
 use nix::fcntl::OFlag;
@@ -21,7 +23,7 @@ use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::OnceLock;
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{Empty, Sink};
 
 /// How long the guard tries to end what the worker left behind.
 const SWEEP: Duration = Duration::from_secs(8);
@@ -91,21 +93,16 @@ impl Here {
         self.guard
     }
 
-    /// Serves the launcher, as [`crate::main`] does, to the end of its stream or of the guard. Must be awaited on
+    /// Serves the launcher, as [`crate::main`] does, to the end of its frames or of the guard. Must be awaited on
     /// the process's main thread in a `LocalSet`. Every child that this process has is reaped here. `caches` says
     /// whether ranks are placed by caches, `identity` whether this node has to be told apart from others.
     ///
     /// # Errors
-    /// What the kernel refuses, and a launcher that does not greet as one.
-    pub async fn serve(
-        self,
-        caches: bool,
-        identity: bool,
-        input: impl AsyncRead + Unpin + 'static,
-        output: impl AsyncWrite + Unpin + 'static,
-    ) -> io::Result<()> {
+    /// What the kernel refuses.
+    pub async fn serve(self, caches: bool, identity: bool, launcher: Joined) -> io::Result<()> {
         let caches = if caches { Caches::Read } else { Caches::Assumed };
-        worker::serve(input, output, self.alive, self.files, Survey { caches, identity }).await
+        let up = Carrier::<Empty, Sink>::Memory(launcher);
+        worker::serve(up, self.alive, self.files, Survey { caches, identity }).await
     }
 }
 

@@ -1,8 +1,15 @@
 //! Cutting a rank's output into whole lines, and remembering its last ones. Bytes are never changed, dropped
 //! or reordered; a line above the limit is passed on in pieces.
 
-use bytes::{Bytes, BytesMut};
+use bytes::{BufMut as _, Bytes, BytesMut, buf::Limit};
+use std::collections::VecDeque;
+use std::io;
 
+/// Bytes of a buffer that is read into directly, least room to read into, and buffers kept for reuse: what was passed
+/// on comes back soon, and memory that is used again is warm.
+const BUFFER: usize = 256 << 10;
+const ROOM: usize = 64 << 10;
+const SPARE: usize = 6;
 /// Longest line kept together.
 pub(crate) const MAX_LINE: usize = 64 << 10;
 /// Bytes kept of the newest stderr.
@@ -15,6 +22,8 @@ const TAIL_LINE: usize = 256;
 #[derive(Debug)]
 pub(crate) struct Lines {
     held: BytesMut,
+    /// Buffers whose bytes were passed on, the oldest first.
+    spare: VecDeque<BytesMut>,
     limit: usize,
 }
 
@@ -22,14 +31,55 @@ impl Lines {
     /// `credit` is the window of the stream: half of it bounds what is held back, so that a held line can
     /// never be all that the window has room for.
     pub(crate) fn new(credit: usize) -> Self {
-        Self { held: BytesMut::new(), limit: MAX_LINE.min(credit / 2).max(1) }
+        Self { held: BytesMut::new(), spare: VecDeque::new(), limit: MAX_LINE.min(credit / 2).max(1) }
     }
 
-    /// Adds bytes; gives what may be passed on: whole lines, or all when the unfinished line is at the limit.
-    pub(crate) fn push(&mut self, bytes: &[u8]) -> Bytes {
-        let newline = bytes.iter().rposition(|&b| b == b'\n').map(|i| self.held.len() + i + 1);
+    /// Adds bytes, to be cut afterwards.
+    pub(crate) fn push(&mut self, bytes: &[u8]) {
         self.held.extend_from_slice(bytes);
-        let ready = newline.unwrap_or(0);
+    }
+
+    /// Lets `read` put up to `most` bytes behind what is held, without a copy; gives what it says. To be cut afterwards.
+    pub(crate) fn fill(
+        &mut self,
+        most: usize,
+        read: impl FnOnce(&mut Limit<&mut BytesMut>) -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        if self.held.capacity() - self.held.len() < ROOM {
+            self.renew();
+        }
+        let room = most.min(self.held.capacity() - self.held.len());
+        read(&mut (&mut self.held).limit(room))
+    }
+
+    /// Goes on in a buffer with room, one that was used before if it is back.
+    fn renew(&mut self) {
+        let size = BUFFER.max(self.held.len() + ROOM);
+        let back = self.spare.pop_front().and_then(|mut old| old.try_reclaim(size).then_some(old));
+        let mut next = back.unwrap_or_else(|| BytesMut::with_capacity(size));
+        next.extend_from_slice(&self.held);
+        let mut old = std::mem::replace(&mut self.held, next);
+        old.clear();
+        if self.spare.len() < SPARE {
+            self.spare.push_back(old);
+        }
+    }
+
+    /// Gives up buffers that are not in use.
+    pub(crate) fn rest(&mut self) {
+        self.spare = VecDeque::new();
+    }
+
+    /// The newest `count` bytes.
+    pub(crate) fn newest(&self, count: usize) -> &[u8] {
+        &self.held[self.held.len() - count..]
+    }
+
+    /// What may be passed on now that `count` bytes are new: whole lines, or all when the unfinished line is at the
+    /// limit.
+    pub(crate) fn cut(&mut self, count: usize) -> Bytes {
+        let old = self.held.len() - count;
+        let ready = self.newest(count).iter().rposition(|&b| b == b'\n').map_or(0, |i| old + i + 1);
         let ready = if self.held.len() - ready >= self.limit { self.held.len() } else { ready };
         self.held.split_to(ready).freeze()
     }
@@ -77,8 +127,18 @@ mod tests {
         ) {
             let mut lines = Lines::new(credit);
             let mut out = Vec::new();
-            for piece in &pieces {
-                let ready = lines.push(piece);
+            for (i, piece) in pieces.iter().enumerate() {
+                if i % 2 == 0 {
+                    lines.push(piece);
+                } else {
+                    let put = |to: &mut Limit<&mut BytesMut>| {
+                        to.put_slice(piece);
+                        Ok(piece.len())
+                    };
+                    prop_assert_eq!(lines.fill(piece.len(), put).unwrap(), piece.len());
+                }
+                prop_assert_eq!(lines.newest(piece.len()), &piece[..]);
+                let ready = lines.cut(piece.len());
                 // What is passed on ends a line, or the line is too long.
                 let unfinished = ready.rsplit(|&b| b == b'\n').next().map_or(0, <[u8]>::len);
                 prop_assert!(unfinished == 0 || unfinished >= lines.limit);
@@ -88,6 +148,36 @@ mod tests {
             out.extend_from_slice(&lines.finish());
             prop_assert_eq!(out, pieces.concat());
         }
+    }
+
+    /// Reads until a megabyte has come; gives how many buffers that took.
+    fn buffers(keep: bool) -> usize {
+        let mut lines = Lines::new(1 << 20);
+        let (mut kept, mut seen, mut places) = (Vec::new(), 0u8, std::collections::BTreeSet::new());
+        for _ in 0..64 {
+            let put = |to: &mut Limit<&mut BytesMut>| {
+                to.put_slice(&[seen; 60_000]);
+                to.put_slice(b"\nrest");
+                Ok(60_005)
+            };
+            assert_eq!(lines.fill(ROOM, put).unwrap(), 60_005);
+            let ready = lines.cut(60_005);
+            let rest = if seen == 0 { 0 } else { 4 };
+            assert!(ready[rest..].starts_with(&[seen; 60_000]) && ready.ends_with(b"\n"));
+            places.insert(ready.as_ptr() as usize / BUFFER);
+            seen += 1;
+            if keep {
+                kept.push(ready);
+            }
+        }
+        assert!(kept.iter().zip(0..).all(|(bytes, n)| bytes[4..60_000].iter().all(|&b| b == n)));
+        places.len()
+    }
+
+    #[test]
+    fn buffers_that_are_back_are_used_again_and_no_others() {
+        assert!(buffers(false) <= 4);
+        assert!(buffers(true) > 10);
     }
 
     #[test]

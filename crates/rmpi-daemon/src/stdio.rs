@@ -1,23 +1,33 @@
 //! The output of ranks: pipes and pseudo-terminals, reading with credit. A stream
 //! without credit is not read, so a slow reader of the job's output stops the ranks and nothing is buffered
-//! beyond the window.
+//! beyond the window. A stream that fills its pipe is read into buffers of its own, which go the whole way to the
+//! launcher uncopied; all others share one.
 
 use crate::lines::{Lines, Tail};
 use crate::sys;
 use bytes::Bytes;
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use nix::sys::termios::{SetArg, cfmakeraw, tcgetattr, tcsetattr};
-use nix::unistd::{pipe2, read};
+use nix::unistd::pipe2;
 use rmpi_types::launch::{StdioKind, Window};
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use tokio::io::unix::AsyncFd;
+use tokio::net::unix::pipe::Receiver;
 use tokio::sync::Notify;
 
-/// Bytes read at once.
+/// Bytes read at once of a quiet stream.
 const CHUNK: usize = 64 << 10;
+/// A read of this many bytes says that the writer was waiting for us; so many in a row of fewer than the second number,
+/// that it is not any more.
+const BUSY: usize = 32 << 10;
+const QUIET: usize = 8 << 10;
+const QUIET_READS: u32 = 16;
+/// What the pipe of a busy stream holds, so that its writer need not wait for each of our reads: a quarter of what
+/// everyone may ask for (`pipe(7)`), as users have a limit over all their pipes too.
+const PIPE: i32 = 256 << 10;
 /// More than the C library's allocator keeps itself (`mallopt(3)`, `M_MMAP_THRESHOLD`).
 const FRESH: usize = 256 << 10;
 
@@ -51,6 +61,14 @@ pub(crate) fn nonblocking(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     sys::watch(fd)
 }
 
+/// Our end of a rank's output.
+pub(crate) fn readable(fd: OwnedFd) -> io::Result<Receiver> {
+    let flags = OFlag::from_bits_retain(fcntl(&fd, FcntlArg::F_GETFL)?);
+    fcntl(&fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
+    // It may be a terminal, which is read in the same way.
+    Receiver::from_owned_fd_unchecked(fd)
+}
+
 /// How much may be read of a stream.
 #[derive(Debug, Default)]
 pub(crate) struct Credit {
@@ -81,36 +99,55 @@ thread_local! {
 
 /// Reads an output stream to its end; gives whole lines, and says which are the last.
 pub(crate) async fn read_output(
-    fd: AsyncFd<OwnedFd>,
+    from: Receiver,
     credit: Rc<Credit>,
     window: u32,
     tail: Option<Rc<RefCell<Tail>>>,
     give: impl Fn(Bytes, bool),
 ) {
     let mut lines = Lines::new(window as usize);
+    // Small reads that are still to come before a busy stream is a quiet one.
+    let mut busy = 0;
+    let mut grown = false;
     loop {
-        let allowed = credit.some().await.min(CHUNK);
-        let Ok(mut ready) = fd.readable().await else { break };
-        let step = BUFFER.with_borrow_mut(|buffer| {
-            let count = ready.try_io(|fd| Ok(read(fd, &mut buffer[..allowed])?));
-            match count {
-                Err(_) => Some(Bytes::new()),
-                Ok(Err(e)) if e.kind() == io::ErrorKind::Interrupted => Some(Bytes::new()),
-                // A pseudo-terminal whose other side is closed says EIO.
-                Ok(Err(_) | Ok(0)) => None,
-                Ok(Ok(n)) => {
-                    credit.left.set(credit.left.get().saturating_sub(n));
-                    if let Some(tail) = &tail {
-                        tail.borrow_mut().push(&buffer[..n]);
+        let allowed = credit.some().await;
+        if from.readable().await.is_err() {
+            break;
+        }
+        let read = if busy > 0 {
+            lines.fill(allowed, |buffer| from.try_read_buf(buffer))
+        } else {
+            BUFFER.with_borrow_mut(|buffer| {
+                from.try_read(&mut buffer[..allowed.min(CHUNK)])
+                    .inspect(|&count| lines.push(&buffer[..count]))
+            })
+        };
+        match read {
+            Ok(count @ 1..) => {
+                credit.left.set(credit.left.get().saturating_sub(count));
+                if let Some(tail) = &tail {
+                    tail.borrow_mut().push(lines.newest(count));
+                }
+                let ready = lines.cut(count);
+                if !ready.is_empty() {
+                    give(ready, false);
+                }
+                if count >= BUSY {
+                    busy = QUIET_READS;
+                    if !std::mem::replace(&mut grown, true) {
+                        // Not all have a say in it, and a terminal has no such size.
+                        let _ = fcntl(&from, FcntlArg::F_SETPIPE_SZ(PIPE));
                     }
-                    Some(lines.push(&buffer[..n]))
+                } else if count < QUIET && busy > 0 {
+                    busy -= 1;
+                    if busy == 0 {
+                        lines.rest();
+                    }
                 }
             }
-        });
-        match step {
-            Some(bytes) if bytes.is_empty() => {}
-            Some(bytes) => give(bytes, false),
-            None => break,
+            Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+            // A pseudo-terminal whose other side is closed says EIO.
+            Ok(_) | Err(_) => break,
         }
     }
     give(lines.finish(), true);

@@ -1,12 +1,17 @@
-//! The control stream: hello, then frames both ways over two descriptors (pipes, or one socket) or in memory.
+//! The control stream: hello, then frames both ways over two descriptors (pipes, or one socket), or in memory as they
+//! are.
 //! Writing never blocks the worker: frames queue here; what can queue is bounded by the credits of the ranks.
 
+use crate::joined::Joined;
 use crate::stdio;
+use bytes::{Buf as _, Bytes, BytesMut};
+use nix::sys::uio::writev;
 use nix::unistd::{read, write};
 use rmpi_wire::hello::{self, Role};
 use rmpi_wire::{Frame, FrameDecoder, Hello, WireError};
 use std::cell::{Cell, RefCell};
-use std::io::{self, Read};
+use std::collections::VecDeque;
+use std::io::{self, IoSlice, Read};
 use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -14,7 +19,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 
 /// How long the launcher may take to say hello.
 const HELLO: Duration = Duration::from_secs(60);
@@ -82,6 +87,25 @@ impl AsyncWrite for End {
         }
     }
 
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            let mut ready = ready!(self.0.poll_write_ready(cx))?;
+            match ready.try_io(|fd| Ok(writev(fd, parts)?)) {
+                Err(_) => {}
+                Ok(Err(e)) if e.kind() == io::ErrorKind::Interrupted => {}
+                Ok(count) => return Poll::Ready(count),
+            }
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }
@@ -89,6 +113,38 @@ impl AsyncWrite for End {
     /// The stream ends when the descriptor is closed.
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
+    }
+}
+
+/// What takes frames to the launcher and brings its.
+pub(crate) enum Carrier<I, O> {
+    /// Streams of bytes.
+    Stream(I, O),
+    /// Our own memory: the launcher is this very program, and needs no hello.
+    Memory(Joined),
+}
+
+impl<I: AsyncRead + Unpin, O: AsyncWrite + Unpin> Carrier<I, O> {
+    /// Sends our hello.
+    ///
+    /// # Errors
+    /// See [`HelloError`].
+    pub(crate) async fn say_hello(&mut self) -> Result<(), HelloError> {
+        match self {
+            Self::Stream(_, output) => say_hello(output).await,
+            Self::Memory(_) => Ok(()),
+        }
+    }
+
+    /// Takes the launcher's hello.
+    ///
+    /// # Errors
+    /// See [`HelloError`].
+    pub(crate) async fn hear_hello(&mut self) -> Result<(), HelloError> {
+        match self {
+            Self::Stream(input, _) => hear_hello(input).await,
+            Self::Memory(_) => Ok(()),
+        }
     }
 }
 
@@ -137,10 +193,74 @@ pub(crate) async fn read_frames(
     }
 }
 
+/// Payloads of at least this size are written from where they are; smaller ones are copied behind their heads.
+const UNCOPIED: usize = 8 << 10;
+/// Pieces written at once.
+const PIECES: usize = 64;
+
+/// Encoded frames: heads and small payloads together, large payloads for themselves.
+#[derive(Debug, Default)]
+struct Waiting {
+    pieces: VecDeque<Bytes>,
+    last: BytesMut,
+}
+
+impl Waiting {
+    fn is_empty(&self) -> bool {
+        self.pieces.is_empty() && self.last.is_empty()
+    }
+
+    fn push(&mut self, frame: Frame) {
+        let mut head = Vec::new();
+        // The machine made the frame: it is within the limits.
+        if frame.encode_head(&mut head).is_err() {
+            return;
+        }
+        self.last.extend_from_slice(&head);
+        if frame.payload.len() < UNCOPIED {
+            return self.last.extend_from_slice(&frame.payload);
+        }
+        self.pieces.push_back(self.last.split().freeze());
+        self.pieces.push_back(frame.payload);
+    }
+
+    fn take(&mut self) -> VecDeque<Bytes> {
+        if !self.last.is_empty() {
+            self.pieces.push_back(self.last.split().freeze());
+        }
+        std::mem::take(&mut self.pieces)
+    }
+}
+
+/// Writes all pieces.
+async fn write_pieces(output: &mut (impl AsyncWrite + Unpin), mut pieces: VecDeque<Bytes>) -> io::Result<()> {
+    if !output.is_write_vectored() {
+        return output.write_all(&pieces.make_contiguous().concat()).await;
+    }
+    while !pieces.is_empty() {
+        let parts: Vec<IoSlice<'_>> = pieces.iter().take(PIECES).map(|p| IoSlice::new(p)).collect();
+        let mut count = output.write_vectored(&parts).await?;
+        if count == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        while let Some(first) = pieces.front_mut().filter(|p| count > 0 || p.is_empty()) {
+            let step = count.min(first.len());
+            first.advance(step);
+            count -= step;
+            if first.is_empty() {
+                pieces.pop_front();
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Frames on their way up.
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
-    bytes: RefCell<Vec<u8>>,
+    waiting: RefCell<Waiting>,
+    /// A launcher in this process.
+    memory: RefCell<Option<mpsc::UnboundedSender<Frame>>>,
     writing: Cell<bool>,
     broken: Cell<bool>,
     changed: Notify,
@@ -148,22 +268,30 @@ pub(crate) struct Queue {
 }
 
 impl Queue {
+    /// Hands all further frames to a launcher in this process.
+    pub(crate) fn join(&self, to: mpsc::UnboundedSender<Frame>) {
+        self.memory.replace(Some(to));
+    }
+
     /// Queues a frame.
-    pub(crate) fn push(&self, frame: &Frame) {
+    pub(crate) fn push(&self, frame: Frame) {
         if self.broken.get() {
             return;
         }
-        // The machine made the frame: it is within the limits.
-        if frame.encode(&mut self.bytes.borrow_mut()).is_ok() {
-            self.changed.notify_one();
+        if let Some(to) = &*self.memory.borrow() {
+            // One that is gone ends the stream, which is told elsewhere.
+            return drop(to.send(frame));
         }
+        self.waiting.borrow_mut().push(frame);
+        self.changed.notify_one();
     }
 
     /// The stream is gone: what waits is dropped, as nobody will write it. A stream that is resumed is sent what its
     /// other end lacks.
     pub(crate) fn cut(&self) {
         self.broken.set(true);
-        self.bytes.take();
+        self.waiting.take();
+        self.memory.take();
         self.idle.notify_one();
     }
 
@@ -175,7 +303,7 @@ impl Queue {
 
     /// Waits until everything is written, or cannot be.
     pub(crate) async fn flushed(&self) {
-        while !self.broken.get() && (self.writing.get() || !self.bytes.borrow().is_empty()) {
+        while !self.broken.get() && (self.writing.get() || !self.waiting.borrow().is_empty()) {
             self.idle.notified().await;
         }
     }
@@ -183,20 +311,58 @@ impl Queue {
     /// Writes what is queued, for ever; ends when the stream does.
     pub(crate) async fn write(self: Rc<Self>, mut output: impl AsyncWrite + Unpin) -> io::Error {
         loop {
-            let bytes = self.bytes.take();
-            if bytes.is_empty() {
+            let pieces = self.waiting.borrow_mut().take();
+            if pieces.is_empty() {
                 self.writing.set(false);
                 self.idle.notify_one();
                 self.changed.notified().await;
                 continue;
             }
             self.writing.set(true);
-            if let Err(error) = output.write_all(&bytes).await {
+            if let Err(error) = write_pieces(&mut output, pieces).await {
                 self.broken.set(true);
-                self.bytes.take();
+                self.waiting.take();
                 self.idle.notify_one();
                 return error;
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rmpi_wire::{Dest, Message, Origin, Up};
+
+    fn frame(payload: usize) -> Frame {
+        let payload = Bytes::from(vec![7; payload]);
+        Message::Up(Up::Note("x".into())).frame(Origin::Launcher, Dest::Launcher, payload).unwrap()
+    }
+
+    #[tokio::test]
+    async fn frames_of_all_sizes_come_through_a_pipe_as_they_were() {
+        let sizes = [0, 1, UNCOPIED - 1, UNCOPIED, 65_536, 3, 65_536, 65_536];
+        for vectored in [true, false] {
+            let mut waiting = Waiting::default();
+            sizes.iter().for_each(|&n| waiting.push(frame(n)));
+            let (near, far) = stdio::pipe().unwrap();
+            let (from, mut to) = (End::new(near).unwrap(), End::new(far).unwrap());
+            let writing = async {
+                if vectored {
+                    write_pieces(&mut to, waiting.take()).await.unwrap();
+                } else {
+                    // Hides that it can take several at once.
+                    write_pieces(&mut tokio::io::BufWriter::with_capacity(0, &mut to), waiting.take())
+                        .await
+                        .unwrap();
+                }
+                drop(to);
+            };
+            let got = RefCell::new(Vec::new());
+            let reading = read_frames(from, |f| got.borrow_mut().push(f));
+            let (read, ()) = tokio::join!(reading, writing);
+            read.unwrap();
+            assert_eq!(got.take(), sizes.map(frame));
         }
     }
 }

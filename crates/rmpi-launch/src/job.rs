@@ -10,7 +10,7 @@ use crate::running::{self, Control, Running};
 use crate::sink::Delivery;
 use crate::staging::Staged;
 use nix::sys::signal::SigSet;
-use rmpi_daemon::Forked;
+use rmpi_daemon::{Forked, Joined};
 use rmpi_types::spec::{App, EnvMap, Host, Slots, Stdin, Tag};
 use rmpi_types::{JobSpec, Transport};
 use std::ffi::{OsStr, OsString};
@@ -72,7 +72,7 @@ pub(crate) enum Daemon {
     /// Another process.
     Forked(Forked),
     /// This process.
-    Here(tokio::io::DuplexStream),
+    Here(Joined),
 }
 
 impl Job {

@@ -7,7 +7,7 @@ use crate::outcome::Outcome;
 use crate::reach;
 use nix::sys::signal::SigSet;
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use rmpi_daemon::Here;
+use rmpi_daemon::{Here, Joined};
 use rmpi_types::outcome::Cause;
 use rmpi_types::spec::BindTo;
 use std::io::{self, IsTerminal as _};
@@ -111,8 +111,6 @@ impl Drop for Running {
     }
 }
 
-/// Bytes on their way between the launcher and a worker in the same process.
-const IN_MEMORY: usize = 256 << 10;
 /// Events taken at once from the kernel by a job of this machine.
 const EVENTS: usize = 128;
 
@@ -132,7 +130,7 @@ pub(crate) fn here(
     let runtime = runtime.enable_all().build()?;
     let (control, inbox) = queue::unbounded_channel();
     let mut worker = worker.map(|worker| {
-        let (ours, theirs) = tokio::io::duplex(IN_MEMORY);
+        let (ours, theirs) = Joined::pair();
         *config.daemon.lock().unwrap_or_else(PoisonError::into_inner) = Some(Daemon::Here(ours));
         (worker, theirs)
     });
@@ -147,10 +145,7 @@ pub(crate) fn here(
             Some((here, _)) => Signals::Passed(Receiver::from_owned_fd(here.signals()?)?),
             None => Signals::open(signals)?,
         };
-        let serving = worker.take().map(|(here, stream)| {
-            let (input, output) = tokio::io::split(stream);
-            spawn_local(here.serve(caches, identity, input, output))
-        });
+        let serving = worker.take().map(|(here, joined)| spawn_local(here.serve(caches, identity, joined)));
         let mut job = pin!(job);
         let outcome = loop {
             tokio::select! {

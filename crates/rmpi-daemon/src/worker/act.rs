@@ -20,7 +20,7 @@ const UNDO_LIMIT: Duration = Duration::from_secs(5);
 impl Worker {
     pub(super) fn act(&mut self, action: DaemonAction) {
         match action {
-            DaemonAction::SendUp(frame) => self.up.push(&frame),
+            DaemonAction::SendUp(frame) => self.up.push(frame),
             DaemonAction::SendChild { link, .. } | DaemonAction::CloseChild { link } => {
                 // No stream of a child is ever fed in here.
                 tracing::error!(?link, "order for a child that does not exist");

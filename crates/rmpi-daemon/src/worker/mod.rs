@@ -21,7 +21,7 @@ use crate::staging::Staging;
 use crate::status::Status;
 use crate::stdin::{self, Intake, Taken};
 use crate::stdio::{self, Credit};
-use crate::uplink::{self, End, Queue};
+use crate::uplink::{Carrier, End, Queue};
 use crate::{family, passwd, sys};
 use bytes::Bytes;
 use nix::sys::signal::{SigSet, Signal};
@@ -116,8 +116,8 @@ pub(crate) fn main(control: (OwnedFd, OwnedFd), guard: OwnedFd) -> u8 {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let done = runtime.and_then(|runtime| {
         LocalSet::new().block_on(&runtime, async {
-            let (input, output) = (End::new(control.0)?, End::new(control.1)?);
-            serve(input, output, guard, node::raise_files(), Survey::WHOLE).await
+            let up = Carrier::Stream(End::new(control.0)?, End::new(control.1)?);
+            serve(up, guard, node::raise_files(), Survey::WHOLE).await
         })
     });
     match done {
@@ -136,21 +136,19 @@ pub(crate) fn main(control: (OwnedFd, OwnedFd), guard: OwnedFd) -> u8 {
 /// # Errors
 /// What the kernel refuses, and a launcher that does not greet as one.
 pub(crate) async fn serve(
-    input: impl AsyncRead + Unpin + 'static,
-    output: impl AsyncWrite + Unpin + 'static,
+    up: Carrier<impl AsyncRead + Unpin + 'static, impl AsyncWrite + Unpin + 'static>,
     guard: OwnedFd,
     files: FileLimit,
     survey: Survey,
 ) -> io::Result<()> {
-    let done = run(input, output, guard, files, survey, None).await;
+    let done = run(up, guard, files, survey, None).await;
     // Normally there is nothing; whatever the way out, nothing may stay.
     family::end_all(ORPHAN_LIMIT, |_| {});
     done
 }
 
 async fn run(
-    mut input: impl AsyncRead + Unpin + 'static,
-    mut output: impl AsyncWrite + Unpin + 'static,
+    mut carrier: Carrier<impl AsyncRead + Unpin + 'static, impl AsyncWrite + Unpin + 'static>,
     guard: OwnedFd,
     files: FileLimit,
     survey: Survey,
@@ -162,17 +160,17 @@ async fn run(
     let children = SignalFd::with_flags(&children, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
     let mut children = sys::watch_signals(children)?;
     let guard = stdio::nonblocking(guard)?;
-    uplink::say_hello(&mut output).await.map_err(io::Error::other)?;
+    carrier.say_hello().await.map_err(io::Error::other)?;
     // The launcher's hello is on its way meanwhile.
     let status = Status::get();
     let report = node::report(files.hard, &status.cpus.clone().unwrap_or_default(), survey);
     tokio::select! {
-        heard = uplink::hear_hello(&mut input) => heard.map_err(io::Error::other)?,
+        heard = carrier.hear_hello() => heard.map_err(io::Error::other)?,
         _ = guard.readable() => return Ok(()),
     }
     let (events, mut inbox) = mpsc::unbounded_channel();
     let up = Rc::new(Queue::default());
-    let mut tasks = UpTasks::start(0, input, output, &up, &events);
+    let mut tasks = UpTasks::start(0, carrier, &up, &events);
     let mut worker = Worker::new(up, events, files, redial_as.is_some());
     worker.reset = status.not_default();
     worker.topology = report.topology.clone();
@@ -200,7 +198,8 @@ async fn run(
                 Some(Input::Redialled(stream)) => {
                     let (input, output) = tokio::io::split(*stream);
                     worker.up.renew();
-                    tasks = UpTasks::start(tasks.number + 1, input, output, &worker.up, &worker.events);
+                    let carrier = Carrier::Stream(input, output);
+                    tasks = UpTasks::start(tasks.number + 1, carrier, &worker.up, &worker.events);
                     worker.feed(DaemonEvent::UpResumed);
                 }
                 Some(Input::Bytes(proc, bytes)) => worker.pmi_bytes(proc, bytes),
@@ -334,12 +333,12 @@ impl Worker {
         let terminal = ends.stdout.is_terminal().then(|| ends.stdout.try_clone()).transpose()?;
         let streams = [(Stream::Stdout, ends.stdout, None), (Stream::Stderr, ends.stderr, Some(&tail))];
         for ((stream, fd, tail), credit) in streams.into_iter().zip(&credits) {
-            let fd = stdio::nonblocking(fd)?;
+            let from = stdio::readable(fd)?;
             let (events, tail) = (self.events.clone(), tail.map(Rc::clone));
             let give = move |bytes, last| {
                 let _ = events.send(DaemonEvent::Output { proc, stream, bytes, last }.into());
             };
-            spawn_local(stdio::read_output(fd, Rc::clone(credit), window, tail, give));
+            spawn_local(stdio::read_output(from, Rc::clone(credit), window, tail, give));
         }
         let (stdin, intake) = ends.stdin.map(|fd| self.serve_stdin(proc, fd)).transpose()?.unzip();
         let requests = self.serve_requests(proc, ends.kvs)?;

@@ -3,8 +3,9 @@
 use super::serve::Input;
 use super::{ORPHAN_LIMIT, run};
 use crate::dialling::{self, Dialling};
+use crate::joined::Joined;
 use crate::node::Survey;
-use crate::uplink::{self, Queue};
+use crate::uplink::{self, Carrier, Queue};
 use crate::{family, node};
 use rmpi_control::DaemonEvent;
 use std::os::fd::OwnedFd;
@@ -23,7 +24,9 @@ pub(crate) fn dialled(dialling: &Dialling, guard: OwnedFd) -> u8 {
             let (input, output) = tokio::io::split(dialling.first().await?);
             dialling::silence()?;
             let files = node::raise_files();
-            let done = run(input, output, guard, files, Survey::WHOLE, Some(dialling.clone())).await;
+            let done =
+                run(Carrier::Stream(input, output), guard, files, Survey::WHOLE, Some(dialling.clone()))
+                    .await;
             family::end_all(ORPHAN_LIMIT, |_| {});
             done
         })
@@ -40,7 +43,7 @@ pub(crate) fn dialled(dialling: &Dialling, guard: OwnedFd) -> u8 {
 /// The tasks of one control stream.
 pub(super) struct UpTasks {
     pub(super) number: u32,
-    tasks: [JoinHandle<()>; 2],
+    tasks: Vec<JoinHandle<()>>,
     open: bool,
 }
 
@@ -48,26 +51,41 @@ impl UpTasks {
     /// Reads and writes the stream of this number until it ends, which is told once or twice.
     pub(super) fn start(
         number: u32,
-        input: impl AsyncRead + Unpin + 'static,
-        output: impl AsyncWrite + Unpin + 'static,
+        carrier: Carrier<impl AsyncRead + Unpin + 'static, impl AsyncWrite + Unpin + 'static>,
         up: &Rc<Queue>,
         events: &mpsc::UnboundedSender<Input>,
     ) -> Self {
-        let (tell, queue) = (events.clone(), Rc::clone(up));
-        let writing = spawn_local(async move {
-            // Only a closed stream ends this; the reading side tells of it too, but perhaps much later.
-            let error = queue.write(output).await;
-            tracing::info!(%error, "control stream cannot be written");
-            let _ = tell.send(Input::UpEnded(number));
-        });
-        let events = events.clone();
-        let reading = spawn_local(async move {
-            let ended =
-                uplink::read_frames(input, |f| drop(events.send(DaemonEvent::FromUp(f).into()))).await;
-            tracing::info!(?ended, "control stream ended");
-            let _ = events.send(Input::UpEnded(number));
-        });
-        Self { number, tasks: [writing, reading], open: true }
+        let tell = events.clone();
+        let tasks = match carrier {
+            Carrier::Memory(joined) => {
+                let Joined { to, mut from } = joined;
+                up.join(to);
+                vec![spawn_local(async move {
+                    while let Some(frame) = from.recv().await {
+                        let _ = tell.send(DaemonEvent::FromUp(frame).into());
+                    }
+                    let _ = tell.send(Input::UpEnded(number));
+                })]
+            }
+            Carrier::Stream(input, output) => {
+                let queue = Rc::clone(up);
+                let writing = spawn_local(async move {
+                    // Only a closed stream ends this; the reading side tells of it too, but perhaps much later.
+                    let error = queue.write(output).await;
+                    tracing::info!(%error, "control stream cannot be written");
+                    let _ = tell.send(Input::UpEnded(number));
+                });
+                let events = events.clone();
+                let reading = spawn_local(async move {
+                    let give = |f| drop(events.send(DaemonEvent::FromUp(f).into()));
+                    let ended = uplink::read_frames(input, give).await;
+                    tracing::info!(?ended, "control stream ended");
+                    let _ = events.send(Input::UpEnded(number));
+                });
+                vec![writing, reading]
+            }
+        };
+        Self { number, tasks, open: true }
     }
 
     /// Whether the end of the stream of this number is news.

@@ -4,6 +4,7 @@
 use super::input::{FromLink, Input};
 use bytes::Bytes;
 use rmpi_control::{LinkId, LinkKind};
+use rmpi_daemon::Joined;
 use rmpi_wire::{Frame, FrameDecoder};
 use std::any::Any;
 use std::net::IpAddr;
@@ -23,10 +24,17 @@ const FRAMES: usize = 64;
 const KEPT_BATCH: usize = 1 << 10;
 const KEPT_FRAMES: usize = 2;
 
+/// What carries frames.
+pub(crate) enum Carrier {
+    /// Streams of bytes from and to the daemon.
+    Stream(Box<dyn AsyncRead + Send + Unpin>, Box<dyn AsyncWrite + Send + Unpin>),
+    /// The worker is in this process.
+    Memory(Joined),
+}
+
 /// A control stream after its hellos, ready for frames.
 pub(crate) struct Channel {
-    pub(crate) reader: Box<dyn AsyncRead + Send + Unpin>,
-    pub(crate) writer: Box<dyn AsyncWrite + Send + Unpin>,
+    pub(crate) carrier: Carrier,
     pub(crate) kind: LinkKind,
     /// The address the host was reached at.
     pub(crate) reached_at: Option<IpAddr>,
@@ -51,15 +59,39 @@ pub(crate) struct Link {
     pub(crate) durable: bool,
     /// Which stream of the host this is, from 0: one that was dialled may be replaced.
     pub(crate) stream: u32,
-    writer: mpsc::UnboundedSender<ToWriter>,
+    writer: Writer,
+}
+
+/// Where frames go.
+enum Writer {
+    /// To the writing task.
+    Task(mpsc::UnboundedSender<ToWriter>),
+    /// To the worker itself.
+    Memory(mpsc::UnboundedSender<Frame>),
 }
 
 impl Link {
     /// Starts both tasks. The queue to the writer is bounded by what the machine sends unasked: input credit,
     /// replies, heartbeats.
     pub(crate) fn start(id: LinkId, stream: u32, channel: Channel, frames: mpsc::Sender<Input>) -> Self {
+        let Channel { carrier, durable, epitaph, keep, .. } = channel;
+        let (reader, writer) = match carrier {
+            Carrier::Stream(reader, writer) => (reader, writer),
+            Carrier::Memory(Joined { to, mut from }) => {
+                tokio::spawn(async move {
+                    while let Some(frame) = from.recv().await {
+                        if frames.send(Input::Link(id, FromLink::Frame(frame))).await.is_err() {
+                            return;
+                        }
+                    }
+                    let what = "this machine's worker has ended".into();
+                    let _ = frames.send(Input::Link(id, FromLink::Eof { stream, what })).await;
+                    drop(keep);
+                });
+                return Self { durable, stream, writer: Writer::Memory(to) };
+            }
+        };
         let (tx, rx) = mpsc::unbounded_channel();
-        let Channel { reader, writer, durable, epitaph, keep, .. } = channel;
         let kept = Arc::clone(&keep);
         tokio::spawn(async move {
             let end = read(id, reader, &frames).await;
@@ -72,17 +104,22 @@ impl Link {
             write(writer, rx).await;
             drop(keep);
         });
-        Self { durable, stream, writer: tx }
+        Self { durable, stream, writer: Writer::Task(tx) }
     }
 
     pub(crate) fn send(&self, frame: Frame) {
-        let _ = self.writer.send(ToWriter::Frame(frame));
+        // One that does not listen any more is seen by its end of file.
+        match &self.writer {
+            Writer::Task(to) => drop(to.send(ToWriter::Frame(frame))),
+            Writer::Memory(to) => drop(to.send(frame)),
+        }
     }
 
     /// Completes when everything sent so far was written or the stream is broken.
     pub(crate) async fn flush(&self) {
+        let Writer::Task(to) = &self.writer else { return };
         let (tx, rx) = oneshot::channel();
-        if self.writer.send(ToWriter::Flush(tx)).is_ok() {
+        if to.send(ToWriter::Flush(tx)).is_ok() {
             let _ = rx.await;
         }
     }

@@ -8,7 +8,7 @@ mod link;
 mod tests;
 
 pub(crate) use input::Input;
-pub(crate) use link::Channel;
+pub(crate) use link::{Carrier, Channel};
 
 use crate::event::{Event, Events};
 use crate::job::Config;

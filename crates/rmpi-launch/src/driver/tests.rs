@@ -186,8 +186,7 @@ fn fake_reach(
             tokio::spawn(daemon.run(theirs));
             let (reader, writer) = tokio::io::split(ours);
             let channel = Channel {
-                reader: Box::new(reader),
-                writer: Box::new(writer),
+                carrier: Carrier::Stream(Box::new(reader), Box::new(writer)),
                 kind: LinkKind::Pipe,
                 reached_at: None,
                 durable: false,

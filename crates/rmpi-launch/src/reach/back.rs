@@ -5,7 +5,7 @@
 use super::agent::Agent;
 use super::process::Process;
 use super::{Target, greet};
-use crate::driver::{Channel, Input};
+use crate::driver::{Carrier, Channel, Input};
 use crate::job::Config;
 use rmpi_control::LinkKind;
 use rmpi_daemon::secure::{self, PREAMBLE, Secure};
@@ -157,8 +157,7 @@ impl Desk {
     fn deliver(&self, key: PublicKey, stream: Secure, from: IpAddr) {
         let (reader, writer) = tokio::io::split(stream);
         let channel = Channel {
-            reader: Box::new(reader),
-            writer: Box::new(writer),
+            carrier: Carrier::Stream(Box::new(reader), Box::new(writer)),
             kind: LinkKind::Dialled,
             reached_at: Some(from),
             durable: false,

@@ -2,10 +2,11 @@
 //! program, or forked off this one by [`crate::Job::run_here`]; or it is this process.
 
 use super::{Target, Task, greet, report};
-use crate::driver::{Channel, Input};
+use crate::driver::{Carrier, Channel, Input};
 use crate::job::{Config, Daemon};
+use nix::fcntl::{FcntlArg, fcntl};
 use rmpi_control::LinkKind;
-use rmpi_daemon::Forked;
+use rmpi_daemon::{Forked, Joined};
 use rmpi_types::{LaunchFault, Stage};
 use std::any::Any;
 use std::io;
@@ -13,9 +14,11 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::OwnedFd;
 use std::process::{Child, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
-use tokio::io::{AsyncRead, AsyncWrite, DuplexStream};
 use tokio::net::unix::pipe;
 use tokio::sync::mpsc;
+
+/// What the pipe of a daemon's frames holds, so that neither end need wait for each step of the other.
+const PIPE: i32 = 256 << 10;
 
 /// The daemon's process: reaped when its stream is closed, however long it takes, so that an embedder is left
 /// with no zombie. It ends by itself when its standard input does.
@@ -40,13 +43,13 @@ pub(super) fn start(config: &Config, target: &Target, control: &mpsc::UnboundedS
     let started = config.daemon.lock().unwrap_or_else(PoisonError::into_inner).take();
     let spawned = match started {
         Some(Daemon::Forked(Forked { to, from })) => Ok(Local::Apart { to, from, keep: Arc::new(()) }),
-        Some(Daemon::Here(stream)) => Ok(Local::Here(stream)),
+        Some(Daemon::Here(joined)) => Ok(Local::Here(joined)),
         None => spawn(config),
     };
     let (node, control) = (target.node, control.clone());
     Box::pin(async move {
-        let result = match spawned.and_then(|local| connect(local, alone)) {
-            Ok(mut channel) => greet(&mut channel.reader, &mut channel.writer).await.map(|()| channel),
+        let result = match spawned.and_then(connect) {
+            Ok((carrier, keep)) => greeted(carrier).await.map(|carrier| channel(carrier, keep, alone)),
             Err(error) => {
                 Err(LaunchFault::fatal(Stage::Daemon, format!("the daemon cannot be started here: {error}")))
             }
@@ -58,9 +61,9 @@ pub(super) fn start(config: &Config, target: &Target, control: &mpsc::UnboundedS
 /// A daemon on this machine.
 enum Local {
     /// Its streams, and what lives as long as they.
-    Apart { to: OwnedFd, from: OwnedFd, keep: Arc<dyn Any + Send + Sync> },
+    Apart { to: OwnedFd, from: OwnedFd, keep: Keep },
     /// In this process.
-    Here(DuplexStream),
+    Here(Joined),
 }
 
 fn spawn(config: &Config) -> io::Result<Local> {
@@ -72,27 +75,37 @@ fn spawn(config: &Config) -> io::Result<Local> {
     Ok(Local::Apart { to: to.into(), from: from.into(), keep: Arc::new(Reaped(Mutex::new(Some(child)))) })
 }
 
+/// What must live as long as a channel.
+type Keep = Arc<dyn Any + Send + Sync>;
+
+fn connect(local: Local) -> io::Result<(Carrier, Keep)> {
+    Ok(match local {
+        Local::Apart { to, from, keep } => {
+            // Output of all ranks of this machine comes this way. Not everyone has a say in the size.
+            let _ = fcntl(&from, FcntlArg::F_SETPIPE_SZ(PIPE));
+            let reader = pipe::Receiver::from_owned_fd(from)?;
+            (Carrier::Stream(Box::new(reader), Box::new(pipe::Sender::from_owned_fd(to)?)), keep)
+        }
+        Local::Here(joined) => (Carrier::Memory(joined), Arc::new(())),
+    })
+}
+
+/// Exchanges hellos with a daemon that is another process.
+async fn greeted(mut carrier: Carrier) -> Result<Carrier, LaunchFault> {
+    if let Carrier::Stream(reader, writer) = &mut carrier {
+        greet(reader, writer).await?;
+    }
+    Ok(carrier)
+}
+
 /// `alone`: no other host is in the job, so only the loopback address is offered.
-fn connect(local: Local, alone: bool) -> io::Result<Channel> {
-    let (reader, writer, keep): (Box<dyn AsyncRead + Send + Unpin>, Box<dyn AsyncWrite + Send + Unpin>, _) =
-        match local {
-            Local::Apart { to, from, keep } => (
-                Box::new(pipe::Receiver::from_owned_fd(from)?),
-                Box::new(pipe::Sender::from_owned_fd(to)?),
-                keep,
-            ),
-            Local::Here(stream) => {
-                let (reader, writer) = tokio::io::split(stream);
-                (Box::new(reader), Box::new(writer), Arc::new(()))
-            }
-        };
-    Ok(Channel {
-        reader,
-        writer,
+fn channel(carrier: Carrier, keep: Keep, alone: bool) -> Channel {
+    Channel {
+        carrier,
         kind: LinkKind::Pipe,
         reached_at: alone.then_some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
         durable: true,
         epitaph: None,
         keep,
-    })
+    }
 }

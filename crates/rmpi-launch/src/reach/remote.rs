@@ -5,7 +5,7 @@ use super::back::{self, Desk};
 use super::process::Process;
 use super::{Target, Task, greet, pods, report};
 use crate::bootstrap::{DaemonImage, Found, Look, remote_command, start_daemon};
-use crate::driver::{Channel, Input};
+use crate::driver::{Carrier, Channel, Input};
 use crate::job::Config;
 use rmpi_control::LinkKind;
 use rmpi_ssh::Connector;
@@ -243,8 +243,7 @@ async fn begin(
     }
     let words = Arc::clone(&process.words);
     Ok(Channel {
-        reader: process.stdout,
-        writer: process.stdin,
+        carrier: Carrier::Stream(process.stdout, process.stdin),
         kind: LinkKind::Pipe,
         reached_at: process.peer,
         durable: false,
