@@ -62,6 +62,7 @@ pub(crate) fn lines(command: &Command) -> Vec<String> {
         rank_vars,
         horovod,
         gpus_per_rank,
+        memory,
         on_timeout,
         preload,
         in_session,
@@ -98,6 +99,7 @@ pub(crate) fn lines(command: &Command) -> Vec<String> {
     if let Horovod::Elastic(elastic) = horovod {
         elastic_lines(&mut out, elastic);
     }
+    out.option("membind", memory.map(|m| format!("{m:?}").to_lowercase()));
     out.option("gpus-per-proc", gpus_per_rank.map(|n| format!("{n:?}").to_lowercase()));
     out.flag("report-state-on-timeout", on_timeout.state);
     out.flag("get-stack-traces", on_timeout.stacks);

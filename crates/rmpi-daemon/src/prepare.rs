@@ -259,6 +259,7 @@ impl Prepared {
         };
         let tensorflow = self.launch.extras.rank_vars == RankVars::Tensorflow;
         let segment = self.segment;
+        let memory = self.launch.extras.memory.map(|policy| topo::memory(Path::new("/"), policy));
         let children = (0..).zip(self.launch.ranks.iter().zip(self.wires)).map(|(local, (rank, wires))| {
             let program = Arc::clone(&programs[rank.app as usize]);
             let app = &self.launch.apps[rank.app as usize];
@@ -296,7 +297,7 @@ impl Prepared {
             let env = env.filter_map(|(n, v)| CString::new(format!("{n}={v}")).ok()).collect();
             ends.push(ours);
             let stopped = self.launch.extras.stop_on_exec;
-            Ok(Child { program, env, cpus: rank.cpus.clone(), fds, nofile, stopped })
+            Ok(Child { program, env, cpus: rank.cpus.clone(), memory, fds, nofile, stopped })
         });
         let batch = Batch::start(children, reset).map_err(exhausted)?;
         Ok((batch, ends))
@@ -403,7 +404,9 @@ pub(crate) fn exec_fault(program: &OsStr, fault: &ExecFault) -> LaunchFault {
         }
         (Step::Exec, _) => fatal(format!("{name}: cannot be executed: {why}"), exit::NOT_EXECUTABLE),
         (Step::Cwd, _) => fatal(format!("working directory of {name}: {why}"), exit::NO_WDIR),
-        (Step::Setup | Step::Affinity, _) => fatal(format!("cannot set up {name}: {why}"), exit::LAUNCH),
+        (Step::Setup | Step::Affinity | Step::Memory, _) => {
+            fatal(format!("cannot set up {name}: {why}"), exit::LAUNCH)
+        }
     }
 }
 

@@ -276,6 +276,7 @@ fn extras(config: &Config, local: bool) -> Extras {
         restart: config.restart,
         restarts: spec.restarts,
         gpus_per_rank: spec.gpus_per_rank,
+        memory: spec.memory,
         ip: spec.ip,
         advertise: advertise.and_then(|name| hosts::resolve(name)),
         files: config.staged.files.clone(),

@@ -59,6 +59,15 @@ pub enum GpusPerRank {
     Count(u32),
 }
 
+/// Where a rank's memory comes from (`-membind`, `set_mempolicy(2)`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MemoryPolicy {
+    /// The NUMA node of the CPU that first uses it.
+    Local,
+    /// All NUMA nodes in turn, page by page.
+    Interleave,
+}
+
 /// Versions of the Internet protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum IpFamily {
@@ -154,6 +163,8 @@ pub struct Extras {
     pub own_stdin: Option<Rank>,
     /// PMI is offered on a TCP port (`PMI_PORT`, `PMI_ID`) instead of an inherited descriptor.
     pub pmi_port: bool,
+    /// Where ranks' memory comes from; `None` leaves what the daemon has.
+    pub memory: Option<MemoryPolicy>,
 }
 
 /// A file that a node was sent for its ranks; it is removed when the job ends.

@@ -2,7 +2,7 @@
 //! and the input of planning and launching. No field here is text that still has to be parsed, except host
 //! and interface names.
 
-use crate::launch::{EnvEdit, EnvMerge, GpusPerRank, IpFamily, PmiKind, RankVars};
+use crate::launch::{EnvEdit, EnvMerge, GpusPerRank, IpFamily, MemoryPolicy, PmiKind, RankVars};
 pub use crate::output::{FileLayout, Files, Output, Piece, Redirects, Shown, Tag};
 use crate::{CpuSet, DataPlane, Rank, RankSet};
 use std::collections::BTreeMap;
@@ -51,6 +51,8 @@ pub struct JobSpec {
     pub horovod: Horovod,
     /// Devices each rank sees.
     pub gpus_per_rank: Option<GpusPerRank>,
+    /// Where ranks' memory comes from.
+    pub memory: Option<MemoryPolicy>,
     /// What is told when the time limit is reached.
     pub on_timeout: OnTimeout,
     /// Files of ours that are copied into the ranks' working directory and removed at the end; made absolute.

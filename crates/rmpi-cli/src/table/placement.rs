@@ -4,7 +4,7 @@ use crate::personality::Personality;
 use crate::placement;
 use crate::row::{Act, Row, Topic, row};
 use rmpi_types::CpuSet;
-use rmpi_types::launch::GpusPerRank;
+use rmpi_types::launch::{GpusPerRank, MemoryPolicy};
 use rmpi_types::spec::{BindTo, MapBy, Object, RankBy};
 
 const T: Topic = Topic::Placement;
@@ -185,6 +185,22 @@ pub(super) const ROWS: &[Row] = &[
         "Use only these logical CPUs of each node.",
     )
     .placement(),
+    row(
+        T,
+        "membind",
+        &[],
+        "POLICY",
+        Act::Text(|t, policy| {
+            match policy {
+                "local" | "firsttouch" => t.job.job.memory = Some(MemoryPolicy::Local),
+                "interleave" => t.job.job.memory = Some(MemoryPolicy::Interleave),
+                "none" => t.job.job.memory = None,
+                other => t.note(format!("{}: '{other}' is not used (there are local and interleave)", t.spelled)),
+            }
+            Ok(())
+        }),
+        "Where ranks' memory comes from: local (the NUMA node that uses it first) or interleave (all in turn).",
+    ),
     row(
         T,
         "gpus-per-proc",

@@ -18,7 +18,21 @@ pub(crate) enum Step {
     Cwd,
     /// `execve`.
     Exec,
+    /// Where memory comes from.
+    Memory,
 }
+
+/// A policy for memory as `set_mempolicy(2)` takes it, for up to 1,024 NUMA nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Memory {
+    /// `MPOL_LOCAL`, `MPOL_INTERLEAVE`.
+    pub(crate) mode: i32,
+    /// The nodes; none for policies without.
+    pub(crate) nodes: [u64; NODE_WORDS],
+}
+
+/// Words of a set of NUMA nodes.
+pub(crate) const NODE_WORDS: usize = 16;
 
 impl Step {
     const fn code(self) -> i32 {
@@ -27,6 +41,7 @@ impl Step {
             Self::Affinity => 2,
             Self::Cwd => 3,
             Self::Exec => 4,
+            Self::Memory => 5,
         }
     }
 
@@ -36,6 +51,7 @@ impl Step {
             2 => Self::Affinity,
             3 => Self::Cwd,
             4 => Self::Exec,
+            5 => Self::Memory,
             _ => return None,
         })
     }
@@ -49,6 +65,7 @@ pub(super) struct Plan {
     pub(super) cwd: *const c_char,
     pub(super) cpus: *const u64,
     pub(super) cpus_bytes: usize,
+    pub(super) memory: Option<Memory>,
     pub(super) fds: *const [i32; 2],
     pub(super) fds_len: usize,
     pub(super) nofile: [u64; 2],
@@ -155,6 +172,16 @@ unsafe fn run(plan: &Plan) -> (Step, i32) {
             let ret = call(libc::SYS_sched_setaffinity, [0, plan.cpus_bytes, plan.cpus as usize, 0, 0]);
             if ret < 0 {
                 report(plan, Step::Affinity, errno(ret));
+            }
+        }
+        if let Some(memory) = &plan.memory {
+            let some = memory.nodes.iter().any(|&word| word != 0);
+            // One more than there are: the kernel looks at the bits below that number less one.
+            let (nodes, most) =
+                if some { (memory.nodes.as_ptr() as usize, NODE_WORDS * 64 + 1) } else { (0, 0) };
+            let ret = call(libc::SYS_set_mempolicy, [fd(memory.mode), nodes, most, 0, 0]);
+            if ret < 0 {
+                report(plan, Step::Memory, errno(ret));
             }
         }
         let ret = call(libc::SYS_chdir, [plan.cwd as usize, 0, 0, 0, 0]);

@@ -19,8 +19,8 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
+pub(crate) use child::{Memory, NODE_WORDS, RECORD, Step};
 use child::{Plan, child_main};
-pub(crate) use child::{RECORD, Step};
 
 /// Bytes of stack for the short life between `clone` and `exec`.
 const STACK: usize = 8 << 10;
@@ -49,6 +49,8 @@ pub(crate) struct Child {
     pub env: Vec<CString>,
     /// CPUs to bind to.
     pub cpus: Option<CpuSet>,
+    /// Where its memory comes from, if not as ours does.
+    pub memory: Option<Memory>,
     /// Descriptors it gets, `(ours, its number)`; numbers below 16. All others close.
     pub fds: Vec<(Arc<OwnedFd>, RawFd)>,
     /// Soft and hard limit of open files, if another than ours.
@@ -72,7 +74,7 @@ impl ExecFault {
     /// Whether the program runs all the same (only its binding failed).
     #[must_use]
     pub(crate) fn harmless(&self) -> bool {
-        self.step == Step::Affinity
+        matches!(self.step, Step::Affinity | Step::Memory)
     }
 }
 
@@ -283,6 +285,7 @@ fn hold(child: Child, index: usize, common: &Common) -> io::Result<Held> {
         cwd: program.cwd.as_ptr(),
         cpus: cpus.as_ptr(),
         cpus_bytes: std::mem::size_of_val(cpus),
+        memory: child.memory,
         fds: fds.as_ptr(),
         fds_len: fds.len(),
         nofile: child.nofile.map_or([0, 0], |(soft, hard)| [soft, hard]),

@@ -27,6 +27,7 @@ fn child(program: &Arc<Program>, out: OwnedFd) -> Child {
         program: Arc::clone(program),
         env: vec![c("OWN=2")],
         cpus: None,
+        memory: None,
         fds: vec![(null, 0), (Arc::new(out), 1)],
         nofile: None,
         stopped: false,

@@ -5,8 +5,10 @@
 pub(crate) mod cgroup;
 mod gpu;
 
+use crate::spawn::{Memory, NODE_WORDS};
 use rmpi_types::CpuSet;
 use rmpi_types::cpus::{Cpu, Topology};
+use rmpi_types::launch::MemoryPolicy;
 use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::path::Path;
@@ -46,6 +48,25 @@ pub(crate) fn read(root: &Path, allowed: &CpuSet, caches: Caches) -> Topology {
 /// The GPUs alone.
 pub(crate) fn gpus(root: &Path) -> Vec<rmpi_types::cpus::Gpu> {
     gpu::read(root, &BTreeMap::new())
+}
+
+/// A policy for memory on this node: over all NUMA nodes that have some.
+pub(crate) fn memory(root: &Path, policy: MemoryPolicy) -> Memory {
+    let mut nodes = [0; NODE_WORDS];
+    let mode = match policy {
+        // `MPOL_LOCAL`.
+        MemoryPolicy::Local => 4,
+        MemoryPolicy::Interleave => {
+            let listed = text(&root.join("sys/devices/system/node/has_memory"));
+            let set = listed.and_then(|t| CpuSet::parse_list(t.trim())).unwrap_or_default();
+            nodes.iter_mut().zip(set.words()).for_each(|(to, from)| *to = *from);
+            if set.is_empty() {
+                nodes[0] = 1;
+            }
+            nix::libc::MPOL_INTERLEAVE
+        }
+    };
+    Memory { mode, nodes }
 }
 
 /// What the CPUs' own files say where the list is missing.

@@ -2,6 +2,7 @@
 
 use super::{Starting, Sweeping, Worker, ported};
 use crate::prepare::{self, RankEnds};
+use crate::spawn::Step;
 use crate::{family, stacks, sys, topo};
 use bytes::Bytes;
 use rmpi_control::{DaemonAction, DaemonEvent};
@@ -182,9 +183,14 @@ impl Worker {
             self.starting = Some(starting);
             self.undo(prepare::exec_fault(&program.unwrap_or_default(), fault));
         } else {
-            if !faults.is_empty() {
-                let note = format!("{} ranks could not be bound to their CPUs", faults.len());
-                self.pending.push_back(DaemonEvent::Note(note));
+            for (step, what) in [
+                (Step::Affinity, "ranks could not be bound to their CPUs"),
+                (Step::Memory, "ranks could not be given their memory policy"),
+            ] {
+                let count = faults.iter().filter(|f| f.step == step).count();
+                if count > 0 {
+                    self.pending.push_back(DaemonEvent::Note(format!("{count} {what}")));
+                }
             }
             self.started = true;
             let started = procs.into_iter().zip(pids.into_iter().map(i32::unsigned_abs)).collect();
