@@ -34,6 +34,7 @@ mod draft;
 mod error;
 mod finish;
 mod help;
+mod horovod_config;
 mod man;
 mod mca;
 mod output;

@@ -227,6 +227,14 @@ pub(super) const ROWS: &[Row] = &[
         }),
         "Lets hosts of an elastic job that failed return after a pause between LOW and HIGH (never).",
     ),
+    row(
+        T,
+        "config-file",
+        &[],
+        "FILE",
+        Act::Os(|t, file| crate::horovod_config::apply(t, &file)),
+        "Reads settings from horovodrun's YAML file; options after it win.",
+    ),
     row(T, "check-build", &["cb"], "", Act::Flag(|_| Ok(())), "Say what is built in."),
     row(T, "version", &["v"], "", Act::Flag(|_| Ok(())), "The version.").only(Personality::Horovodrun),
     row(

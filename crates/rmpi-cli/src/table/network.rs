@@ -1,11 +1,20 @@
 //! Rows: interfaces, ports, and the rail of native ranks.
 
-use crate::row::{Act, Row, Topic, row};
+use crate::row::{Act, Row, Set, Topic, row};
 use crate::values;
 use rmpi_types::launch::{IpFamily, PmiKind};
 use rmpi_types::{BadCosts, Costs, UnknownTransport};
 
 const T: Topic = Topic::Network;
+
+/// `--advertise`.
+pub(super) fn advertise(t: &mut crate::draft::Target<'_>, address: &str) -> Set {
+    if address.is_empty() {
+        return Err("the address is empty (nearly always an empty shell variable)".into());
+    }
+    t.job.job.advertise = Some(address.to_owned());
+    Ok(())
+}
 
 pub(super) const ROWS: &[Row] = &[
     row(
@@ -37,13 +46,7 @@ pub(super) const ROWS: &[Row] = &[
         "advertise",
         &["localhost"],
         "ADDRESS",
-        Act::Text(|t, address| {
-            if address.is_empty() {
-                return Err("the address is empty (nearly always an empty shell variable)".into());
-            }
-            t.job.job.advertise = Some(address.to_owned());
-            Ok(())
-        }),
+        Act::Text(advertise),
         "The name or address by which other hosts reach ranks on the launcher's own host.",
     ),
     row(

@@ -82,6 +82,14 @@ pub(super) const ROWS: &[Row] = &[
     ),
     row(
         T,
+        "local-addr",
+        &[],
+        "ADDR",
+        Act::Text(super::network::advertise),
+        "The address by which other hosts reach ranks on this one: torchrun's word for --advertise.",
+    ),
+    row(
+        T,
         "rdzv-backend",
         &[],
         "NAME",
@@ -282,7 +290,7 @@ pub(super) const ROWS: &[Row] = &[
         "Signals that end the job (SIGTERM,SIGINT,SIGHUP,SIGQUIT in torchrun).",
     ),
     torch(idle("standalone", &[], Arity::Flag, Behaviour::Ignored)),
-    torch(idle("rdzv-conf", &["local-addr"], Arity::One, Behaviour::Ignored)),
+    torch(idle("rdzv-conf", &[], Arity::One, Behaviour::Ignored)),
     torch(idle(
         "logs-specs",
         &[],

@@ -29,6 +29,7 @@ fn file(path: &Path) -> io::Result<Vec<u8>> {
             b"# comment\n-x A=1 --mca btl tcp\ntimeout = 5\npml = ob1\ntag-output = 1\n".to_vec()
         }
         Some("/c/rmpirun.conf") => b"kill_grace = 7\ntimeout = 4\n".to_vec(),
+        Some("/w/horovod.yaml") => b"params:\n  cycle_time_ms: 3.5\n".to_vec(),
         Some("/w/bad") => b"n1 slots=2\nn2 slots=x\n".to_vec(),
         Some("/w/.") => return Err(io::Error::from_raw_os_error(21)),
         _ => return Err(io::Error::from_raw_os_error(2)),

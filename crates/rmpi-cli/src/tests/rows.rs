@@ -64,6 +64,7 @@ const SAMPLES: &[&[&str]] = &[
     &["static"],
     &["timeout=5"],
     &["--timeout 5"],
+    &["horovod.yaml"],
 ];
 
 /// An option without an effect on the draft would be an option that does nothing.
