@@ -2,6 +2,8 @@
 //! only made when there is something to say: most jobs say nothing.
 
 use rmpi_cli::{LogLevel, LogSettings};
+use std::ffi::OsString;
+use std::io;
 use std::sync::OnceLock;
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
@@ -17,6 +19,32 @@ const OURS: [&str; 7] =
 pub(crate) fn start(settings: LogSettings) {
     // A second start in one process cannot happen; if it did, the first log stays.
     let _ = tracing::subscriber::set_global_default(Log::new(settings));
+}
+
+/// Whether a command line that nobody understood asks for more than errors.
+pub(crate) fn asked_for(words: &[OsString]) -> bool {
+    let level = |w: &OsString| w.to_str().is_some_and(|w| ["info", "debug", "trace"].contains(&w));
+    let flag = |w: &OsString| {
+        let w = w.to_str().unwrap_or_default();
+        ["-v", "-verbose", "--verbose", "-d"].contains(&w)
+            || w.strip_prefix("--log=").is_some_and(|l| level(&l.into()))
+    };
+    words.iter().any(flag) || words.windows(2).any(|w| w[0] == "--log" && level(&w[1]))
+}
+
+/// Standard error, for lines of text that begin as all of ours do.
+struct Ours;
+
+impl io::Write for Ours {
+    /// Takes a whole line.
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        io::stderr().write_all(&[b"rmpirun: ", line].concat())?;
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// The log as it is before its first word.
@@ -48,12 +76,17 @@ impl Log {
 
     fn whole(&self) -> &(dyn Subscriber + Send + Sync) {
         self.whole.get_or_init(|| {
-            let layer = fmt::layer().with_writer(std::io::stderr);
+            let layer = fmt::layer();
             let registry = tracing_subscriber::registry();
             if self.json {
-                Box::new(registry.with(layer.json().with_filter(self.targets.clone())))
+                Box::new(
+                    registry.with(layer.json().with_writer(io::stderr).with_filter(self.targets.clone())),
+                )
             } else {
-                Box::new(registry.with(layer.with_ansi(false).with_filter(self.targets.clone())))
+                Box::new(
+                    registry
+                        .with(layer.with_writer(|| Ours).with_ansi(false).with_filter(self.targets.clone())),
+                )
             }
         })
     }
@@ -104,6 +137,13 @@ impl Subscriber for Log {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_line_says_how_much_it_wants_to_hear() {
+        let asks = |line: &str| asked_for(&line.split(' ').map(Into::into).collect::<Vec<_>>());
+        assert!(["-v --zz", "--log info --zz", "--zz --log=debug", "-d"].into_iter().all(asks));
+        assert!(!["--zz", "--log error --zz", "info --zz"].into_iter().any(asks));
+    }
 
     #[test]
     fn nothing_is_made_before_the_first_word() {

@@ -15,6 +15,7 @@ mod termination;
 use rmpi_cli::{CliError, Command, Parsed};
 use rmpi_launch::types::exit;
 use rmpi_launch::{DaemonSource, StartError};
+use std::ffi::OsString;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
@@ -30,12 +31,17 @@ fn main() -> ExitCode {
     if args.next_if(|word| word == rmpi_daemon::HIDDEN_WORD).is_some() {
         return rmpi_daemon::main(args);
     }
-    match sources::understand(argv0, args.collect()) {
+    let words: Vec<OsString> = args.collect();
+    let loud = log::asked_for(&words);
+    match sources::understand(argv0, words) {
         Ok(Parsed::Print { text }) => ExitCode::from(print(&text)),
         Ok(Parsed::Run(command)) => rmpi_launch::leave(run(*command)),
         Err(error) => {
             let text = rmpi_launch::report::lines(&error.message);
             say(&text);
+            if loud {
+                say(&format!("rmpirun: error {}\n", CliError::ID));
+            }
             say(&format!("rmpirun: exit code {}\n", CliError::EXIT));
             termination::leave(&text, CliError::EXIT);
             ExitCode::from(CliError::EXIT)

@@ -37,6 +37,9 @@ pub(crate) fn run(command: &Command) -> u8 {
             follower.restarting(&outcome, restart, command.job.restarts);
             continue;
         }
+        if let Some(error) = outcome.cause().id() {
+            tracing::info!(error, code, "the job failed");
+        }
         follower.finish(&(&outcome).into());
         if !quiet {
             say(&compat(command.show.compat, &outcome));

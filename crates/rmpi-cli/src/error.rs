@@ -15,6 +15,9 @@ impl CliError {
     /// The process's exit code: 2.
     pub const EXIT: u8 = rmpi_types::exit::USAGE;
 
+    /// The stable name of this kind of error (`docs/exit-codes.md`).
+    pub const ID: &'static str = "E-USAGE";
+
     pub(crate) fn new(message: impl Into<String>) -> Self {
         Self { message: message.into() }
     }

@@ -38,6 +38,8 @@ pub struct End {
     pub cause: &'static str,
     /// What is said about it, lines; empty after success.
     pub message: String,
+    /// The stable name of the error, if it was one (`docs/exit-codes.md`).
+    pub id: Option<&'static str>,
     /// The rank that is the cause, if one is.
     pub rank: Option<Rank>,
     /// What became of each host.
@@ -54,6 +56,7 @@ impl From<&Outcome> for End {
             code: outcome.code(),
             cause: word(outcome.cause()),
             message: report::render(outcome, false).trim_end().to_owned(),
+            id: outcome.cause().id(),
             rank,
             hosts: outcome.hosts.clone(),
         }
@@ -103,6 +106,10 @@ pub(crate) fn word(cause: &Cause) -> &'static str {
 
 fn summary(object: Object, end: &End) -> Object {
     let object = object.raw("code", end.code).text("cause", end.cause).text("message", &end.message);
+    let object = match end.id {
+        Some(id) => object.text("id", id),
+        None => object,
+    };
     match end.rank {
         Some(rank) => object.raw("rank", rank),
         None => object,
@@ -129,6 +136,7 @@ pub fn event(t: f64, event: &Event, host: impl Fn(u32) -> String) -> Option<Stri
             .raw("node", node.0)
             .text("host", host)
             .text("fault", &fault.to_string())
+            .text("id", fault.id())
             .end(),
         Event::Waiting { hosts, of } => {
             let host = |(host, fault): &(String, Option<rmpi_types::LaunchFault>)| {

@@ -70,6 +70,26 @@ impl LaunchFault {
         Self { retry: true, ..Self::fatal(stage, what) }
     }
 
+    /// The stable name of this kind of fault (`docs/exit-codes.md`).
+    #[must_use]
+    pub fn id(&self) -> &'static str {
+        match (self.stage, self.code) {
+            (Stage::Name, _) => "E-NAME",
+            (Stage::Tcp, _) => "E-TCP",
+            (Stage::Ssh, _) if self.what.starts_with("host key") => "E-SSH-HOSTKEY",
+            (Stage::Ssh, _) => "E-SSH",
+            (Stage::Auth, _) => "E-AUTH",
+            (Stage::Shell, _) => "E-SHELL",
+            (Stage::Daemon, _) => "E-DAEMON",
+            (Stage::Back, _) => "E-BACK",
+            (Stage::Wire, _) => "E-WIRE",
+            (Stage::Exec, crate::exit::NOT_FOUND) => "E-EXEC-NOTFOUND",
+            (Stage::Exec, crate::exit::NOT_EXECUTABLE) => "E-EXEC-FORMAT",
+            (Stage::Exec, crate::exit::NO_WDIR) => "E-EXEC-WDIR",
+            (Stage::Exec, _) => "E-EXEC",
+        }
+    }
+
     /// The same with a hint.
     #[must_use]
     pub fn hint(self, hint: impl Into<String>) -> Self {

@@ -58,6 +58,11 @@ pub struct Abort {
     pub message: String,
 }
 
+impl Abort {
+    /// What is said, with code 1, of a rank that never called abort but left an MPI library unfinished.
+    pub const UNFINISHED: &'static str = "exited with code 0 without finalizing the library";
+}
+
 impl RankExit {
     /// The exit code this rank asks the job to have. An abort's code is taken modulo 256, and 1 if that is 0.
     #[must_use]
@@ -117,6 +122,27 @@ pub enum Cause {
     Internal(String),
 }
 
+impl Cause {
+    /// The stable name of this kind of failure (`docs/exit-codes.md`); none of a success. Of hosts that could not be
+    /// used it is the first one's.
+    #[must_use]
+    pub fn id(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::Success => return None,
+            Self::Rank(RankExit { abort: Some(_), .. }) => "E-RANK-ABORT",
+            Self::Rank(RankExit { end: RankEnd::Exited(_), .. }) => "E-RANK-EXIT",
+            Self::Rank(RankExit { end: RankEnd::Signaled { .. }, .. }) => "E-RANK-SIGNAL",
+            Self::Launch(faults) => faults.first().map_or("E-LAUNCH", |(_, fault)| fault.id()),
+            Self::Plan { .. } => "E-PLAN",
+            Self::NodeLost { .. } => "E-NODE-LOST",
+            Self::Timeout { .. } => "E-TIMEOUT",
+            Self::Signal(_) => "E-SIGNAL",
+            Self::BrokenPipe => "E-BROKEN-PIPE",
+            Self::Internal(_) => "E-INTERNAL",
+        })
+    }
+}
+
 /// The end of a job.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobOutcome {
@@ -170,6 +196,23 @@ mod tests {
         for (code, expected) in [(7, 7), (0, 1), (256, 1), (257, 1), (-1, 255), (511, 255)] {
             assert_eq!(exit(code).code(), expected, "{code}");
         }
+    }
+
+    #[test]
+    fn failures_have_stable_names() {
+        use crate::{Stage, exit};
+        let name = |fault: LaunchFault| Cause::Launch(vec![(NodeIdx(0), fault)]).id();
+        let key = "host key not in known_hosts: ssh-ed25519 SHA256:x";
+        for (fault, id) in [
+            (LaunchFault::fatal(Stage::Ssh, key), "E-SSH-HOSTKEY"),
+            (LaunchFault::passing(Stage::Ssh, "closed"), "E-SSH"),
+            (LaunchFault::fatal(Stage::Exec, "x").code(exit::NOT_FOUND), "E-EXEC-NOTFOUND"),
+            (LaunchFault::fatal(Stage::Exec, "x"), "E-EXEC"),
+            (LaunchFault::fatal(Stage::Name, "x"), "E-NAME"),
+        ] {
+            assert_eq!(name(fault), Some(id));
+        }
+        assert_eq!((Cause::Success.id(), Cause::Signal(2).id()), (None, Some("E-SIGNAL")));
     }
 
     #[test]

@@ -56,8 +56,7 @@ impl Slot {
         let unfinished = self.hello && !self.finalized && !self.stopping;
         exit.abort = self.abort.take();
         if exit.abort.is_none() && unfinished && exit.end == RankEnd::Exited(0) {
-            let message = "exited with code 0 without finalizing the library".to_owned();
-            exit.abort = Some(Abort { code: 1, message });
+            exit.abort = Some(Abort { code: 1, message: Abort::UNFINISHED.to_owned() });
         }
         exit.stopped = self.stopping && exit.abort.is_none();
         for output in &mut self.outputs {

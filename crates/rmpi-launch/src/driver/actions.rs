@@ -104,7 +104,7 @@ impl Driver {
             JobEventOut::HostFailed { node, fault } => {
                 let host = &mut self.hosts[node.0 as usize];
                 (host.state, host.elapsed) = (HostState::Failed(fault.clone()), elapsed);
-                tracing::info!(node = node.0, host = host.name, %fault, "host failed");
+                tracing::info!(node = node.0, host = host.name, %fault, error = fault.id(), "host failed");
                 Event::HostFailed { node, host: host.name.clone(), fault }
             }
             JobEventOut::RankStarted { node, proc, pid } => {

@@ -3,7 +3,7 @@
 use super::fold::{ranks, sanitize};
 use super::signals;
 use crate::outcome::Outcome;
-use rmpi_types::outcome::Cause;
+use rmpi_types::outcome::{Abort, Cause};
 use rmpi_types::{RankEnd, RankExit, RankSet};
 use std::fmt::Write as _;
 
@@ -13,14 +13,17 @@ const ALSO_MAX: usize = 8;
 /// One rank's end in words: `rank 3 on n2 (pid 3042) died: signal 11 (segmentation fault), core dumped`.
 fn rank_line(outcome: &Outcome, exit: &RankExit) -> String {
     let host = outcome.host_of(exit.proc.rank).map_or_else(|| "an unknown host".to_owned(), sanitize);
+    let who = format!("{} on {host} (pid {})", exit.proc, exit.pid);
     if let Some(abort) = &exit.abort {
+        if abort.message == Abort::UNFINISHED {
+            return format!("{who} {}", abort.message);
+        }
         let mut text = format!("{} on {host} called abort with code {}", exit.proc, abort.code);
         if !abort.message.is_empty() {
             let _ = write!(text, ": {}", sanitize(&abort.message));
         }
         return text;
     }
-    let who = format!("{} on {host} (pid {})", exit.proc, exit.pid);
     match exit.end {
         RankEnd::Exited(code) => format!("{who} exited with code {code}"),
         RankEnd::Signaled { signal, core } => {
