@@ -5,10 +5,10 @@ use bytes::{BufMut as _, Bytes, BytesMut, buf::Limit};
 use std::collections::VecDeque;
 use std::io;
 
-/// Bytes of a buffer that is read into directly, least room to read into, and buffers kept for reuse: what was passed
-/// on comes back soon, and memory that is used again is warm.
-const BUFFER: usize = 256 << 10;
-const ROOM: usize = 64 << 10;
+/// Bytes of a buffer that is read into directly: a quarter of the window, within these limits.
+const BUFFER_MIN: usize = 64 << 10;
+const BUFFER_MAX: usize = 256 << 10;
+/// Buffers kept for reuse: what was passed on comes back soon, and memory that is used again is warm.
 const SPARE: usize = 6;
 /// Longest line kept together.
 pub(crate) const MAX_LINE: usize = 64 << 10;
@@ -22,20 +22,30 @@ const TAIL_LINE: usize = 256;
 #[derive(Debug)]
 pub(crate) struct Lines {
     held: BytesMut,
-    /// Buffers whose bytes were passed on, the oldest first.
+    /// Whether that is a buffer to be read into directly.
+    whole: bool,
+    /// Such buffers whose bytes were passed on, the oldest first.
     spare: VecDeque<BytesMut>,
     limit: usize,
+    size: usize,
 }
 
 impl Lines {
     /// `credit` is the window of the stream: half of it bounds what is held back, so that a held line can
     /// never be all that the window has room for.
     pub(crate) fn new(credit: usize) -> Self {
-        Self { held: BytesMut::new(), spare: VecDeque::new(), limit: MAX_LINE.min(credit / 2).max(1) }
+        Self {
+            held: BytesMut::new(),
+            whole: false,
+            spare: VecDeque::new(),
+            limit: MAX_LINE.min(credit / 2).max(1),
+            size: (credit / 4).clamp(BUFFER_MIN, BUFFER_MAX),
+        }
     }
 
     /// Adds bytes, to be cut afterwards.
     pub(crate) fn push(&mut self, bytes: &[u8]) {
+        self.whole &= self.held.capacity() - self.held.len() >= bytes.len();
         self.held.extend_from_slice(bytes);
     }
 
@@ -45,7 +55,7 @@ impl Lines {
         most: usize,
         read: impl FnOnce(&mut Limit<&mut BytesMut>) -> io::Result<usize>,
     ) -> io::Result<usize> {
-        if self.held.capacity() - self.held.len() < ROOM {
+        if !self.whole || self.held.capacity() - self.held.len() < self.size / 4 {
             self.renew();
         }
         let room = most.min(self.held.capacity() - self.held.len());
@@ -54,13 +64,18 @@ impl Lines {
 
     /// Goes on in a buffer with room, one that was used before if it is back.
     fn renew(&mut self) {
-        let size = BUFFER.max(self.held.len() + ROOM);
-        let back = self.spare.pop_front().and_then(|mut old| old.try_reclaim(size).then_some(old));
-        let mut next = back.unwrap_or_else(|| BytesMut::with_capacity(size));
+        let size = self.size + self.held.len();
+        let back = match self.spare.front_mut() {
+            Some(oldest) if oldest.try_reclaim(size) => self.spare.pop_front(),
+            // Somebody keeps it.
+            Some(_) if self.spare.len() >= SPARE => self.spare.pop_front().and(None),
+            Some(_) | None => None,
+        };
+        let mut next = back.unwrap_or_else(|| BytesMut::with_capacity(self.size + MAX_LINE));
         next.extend_from_slice(&self.held);
         let mut old = std::mem::replace(&mut self.held, next);
         old.clear();
-        if self.spare.len() < SPARE {
+        if std::mem::replace(&mut self.whole, true) {
             self.spare.push_back(old);
         }
     }
@@ -160,11 +175,11 @@ mod tests {
                 to.put_slice(b"\nrest");
                 Ok(60_005)
             };
-            assert_eq!(lines.fill(ROOM, put).unwrap(), 60_005);
+            assert_eq!(lines.fill(64 << 10, put).unwrap(), 60_005);
             let ready = lines.cut(60_005);
             let rest = if seen == 0 { 0 } else { 4 };
             assert!(ready[rest..].starts_with(&[seen; 60_000]) && ready.ends_with(b"\n"));
-            places.insert(ready.as_ptr() as usize / BUFFER);
+            places.insert(ready.as_ptr() as usize / BUFFER_MAX);
             seen += 1;
             if keep {
                 kept.push(ready);
