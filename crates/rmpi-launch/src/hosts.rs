@@ -14,10 +14,11 @@ pub(crate) fn own_name() -> String {
     nix::unistd::gethostname().map_or_else(|_| "localhost".into(), |n| n.to_string_lossy().into_owned())
 }
 
-/// Whether ranks of `host` can be started here without any remote shell. A port or user asks for SSH even on
-/// this machine, and so does any other loopback address: those are stand-ins for other hosts.
+/// Whether ranks of `host` can be started here without any remote shell. A port or user of its own asks for SSH even on
+/// this machine, and so does any other loopback address: those are stand-ins for other hosts. A port for all hosts does
+/// not: the launcher's own host is often one of the list (`horovodrun -p 12345`, `plm_rsh_args`) and has no server there.
 pub(crate) fn is_this_machine(host: &Host, reach: &Reach) -> bool {
-    let plain = host.user.is_none() && host.port.is_none() && reach.ssh_port.is_none();
+    let plain = host.user.is_none() && host.port.is_none();
     needs_no_way(reach) && plain && (is_own_name(&host.name) || is_listed(&host.name, &reach.own_names))
 }
 
@@ -102,6 +103,8 @@ mod tests {
         }
         let off = Reach { local_direct: false, ..Reach::default() };
         assert!(!is_this_machine(&host("localhost", None), &off));
+        let port = Reach { ssh_port: Some(12345), ..Reach::default() };
+        assert!(is_this_machine(&host("localhost", None), &port));
         let agent = Reach { agent: Some(vec!["ssh".into()]), ..Reach::default() };
         assert!(!is_this_machine(&host("localhost", None), &agent));
     }

@@ -9,4 +9,4 @@ while :; do
 done
 host=$1
 shift
-exec env -i HOME=/nowhere PATH=/usr/bin:/bin RMPI_NODE_ID="$host" sh -c "$*"
+exec env -i HOME=/nowhere PATH="$PWD/stubs:/usr/bin:/bin" RMPI_NODE_ID="$host" sh -c "$*"
