@@ -65,12 +65,11 @@ impl Lines {
     /// Goes on in a buffer with room, one that was used before if it is back.
     fn renew(&mut self) {
         let size = self.size + self.held.len();
-        let back = match self.spare.front_mut() {
-            Some(oldest) if oldest.try_reclaim(size) => self.spare.pop_front(),
-            // Somebody keeps it.
-            Some(_) if self.spare.len() >= SPARE => self.spare.pop_front().and(None),
-            Some(_) | None => None,
-        };
+        let reclaimed = self.spare.front_mut().is_some_and(|oldest| oldest.try_reclaim(size));
+        // One that is not back although all places are taken is kept by somebody.
+        let kept = !reclaimed && self.spare.len() >= SPARE;
+        let oldest = if reclaimed || kept { self.spare.pop_front() } else { None };
+        let back = oldest.filter(|_| reclaimed);
         let mut next = back.unwrap_or_else(|| BytesMut::with_capacity(self.size + MAX_LINE));
         next.extend_from_slice(&self.held);
         let mut old = std::mem::replace(&mut self.held, next);
