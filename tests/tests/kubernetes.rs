@@ -107,8 +107,18 @@ fn the_lines_of_flyte_s_plugin_are_understood() {
         let personality = if words[at] == "horovodrun" { "horovodrun" } else { "default" };
         let mut command = Command::new(path("rmpirun"));
         command.args(["--personality", personality, "--dry-run", "--oversubscribe", "--host", "localhost:4"]);
-        command.args(&words[at + 1..]);
+        // The operator's script is asked even for a plan; here is no pod.
+        let hosts = std::env::temp_dir().join(format!("rmpi-discover-hosts.{}", std::process::id()));
+        std::fs::write(&hosts, "#!/bin/sh\necho localhost:2\necho 127.0.0.1:2\n").expect("a temporary file");
+        let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(&hosts, executable).expect("our own file");
+        let own = |w: &String| match w.as_str() {
+            "/etc/mpi/discover_hosts.sh" => hosts.display().to_string(),
+            _ => w.clone(),
+        };
+        command.args(words[at + 1..].iter().map(own));
         let run = procs::run(&mut command, Duration::from_secs(30));
+        let _ = std::fs::remove_file(&hosts);
         assert_eq!(run.code, 0, "{words:?}: {}", run.stderr);
     }
 }

@@ -95,6 +95,22 @@ fn ranks_start_without_a_standard_input() {
     assert_eq!(pods.termination(), "", "nothing failed");
 }
 
+/// More pods than agents run at once, and than other launchers' trees begin with: all are reached from here.
+#[test]
+fn seventy_pods_are_reached_from_the_launcher() {
+    let names: Vec<String> = (0..70).map(|n| format!("many-worker-{n}")).collect();
+    let pods = Pods::new("many", &names.iter().map(String::as_str).collect::<Vec<_>>());
+    names.iter().for_each(|name| pods.ready(name));
+    let run = run(&mut pods.command(&["--map-by", "ppr:1:node", "sh", "-c", "echo $RMPI_NODE_ID"]));
+    assert_eq!(run.code(), 0, "{}", run.stderr);
+    let text = run.text();
+    let mut seen: Vec<&str> = text.lines().collect();
+    let mut want: Vec<&str> = names.iter().map(String::as_str).collect();
+    seen.sort_unstable();
+    want.sort_unstable();
+    assert_eq!(seen, want);
+}
+
 #[test]
 fn a_failing_rank_s_code_and_words_reach_the_pod_s_message() {
     let pods = Pods::new("fail", &["pi-worker-0", "pi-worker-1"]);

@@ -149,6 +149,12 @@ fn a_launcher_pod_without_hosts_never_runs_alone() {
 }
 
 #[test]
+fn everything_through_the_exec_session_is_refused_in_words() {
+    let error = pod("training-v1-1.9").run("mpirun --single-port prog").unwrap_err();
+    assert!(error.message.contains("--single-port is not supported by this version"), "{error}");
+}
+
+#[test]
 fn hosts_without_slots_are_left_out() {
     let words = |text: &str| text.split_whitespace().map(OsString::from).collect();
     let mpi = pod("mpi-v2beta1-0.8-openmpi");
