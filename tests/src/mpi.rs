@@ -19,6 +19,8 @@ pub struct Mpi {
     compiler: PathBuf,
     /// Where it lives, if its programs have to be told.
     prefix: Option<PathBuf>,
+    /// A library of another launcher by which it speaks PMI-2 instead of what it has inside.
+    library: Option<PathBuf>,
 }
 
 impl Mpi {
@@ -29,11 +31,12 @@ impl Mpi {
         let more = std::env::var_os("RMPI_MPI").unwrap_or_default();
         let more: Vec<PathBuf> = std::env::split_paths(&more).filter(|p| !p.as_os_str().is_empty()).collect();
         let of_prefix = more.into_iter().map(|p| (p.join("bin/mpicc"), Some(p)));
-        of_system.chain(of_prefix).filter_map(|(compiler, prefix)| Self::found(compiler, prefix)).collect()
+        let found = of_system.chain(of_prefix).filter_map(|(compiler, prefix)| Self::found(compiler, prefix));
+        found.flat_map(|mpi| [mpi.by_slurm(), Some(mpi)]).flatten().collect()
     }
 
     fn found(compiler: PathBuf, prefix: Option<PathBuf>) -> Option<Self> {
-        let mut mpi = Self { name: String::new(), compiler, prefix };
+        let mut mpi = Self { name: String::new(), compiler, prefix, library: None };
         let question = "#include <mpi.h>\n\
                         #ifdef OMPI_MAJOR_VERSION\n\
                         answer openmpi OMPI_MAJOR_VERSION OMPI_MINOR_VERSION OMPI_RELEASE_VERSION\n\
@@ -51,6 +54,19 @@ impl Mpi {
         let version: Vec<&str> = words.map(|w| w.trim_matches('"')).collect();
         mpi.name = format!("{family}-{}", version.join("."));
         Some(mpi)
+    }
+
+    /// The same over Slurm's client library of PMI-2, which Intel's can load: a whole MPI that speaks that.
+    fn by_slurm(&self) -> Option<Self> {
+        let library = slurms_pmi2().filter(|_| self.is("intel"))?;
+        Some(Self { library: Some(library), ..self.clone() })
+    }
+
+    /// What tables call it.
+    #[must_use]
+    pub fn title(&self) -> String {
+        let by = if self.library.is_some() { "/pmi2" } else { "" };
+        format!("{}{by}", self.name)
     }
 
     fn command(&self) -> Command {
@@ -111,6 +127,9 @@ impl Mpi {
         if self.is("intel") {
             settings.push(format!("I_MPI_ROOT={prefix}"));
         }
+        if let Some(library) = &self.library {
+            settings.extend(["I_MPI_PMI=pmi2".into(), format!("I_MPI_PMI_LIBRARY={}", library.display())]);
+        }
         settings.into_iter().flat_map(|setting| ["-x".into(), setting]).collect()
     }
 
@@ -147,6 +166,32 @@ impl Mpi {
         }
         settings.into_iter().flat_map(|setting| ["-x".into(), setting]).collect()
     }
+}
+
+/// Slurm's client library of PMI-2, where Debian has it.
+#[must_use]
+pub fn slurms_pmi2() -> Option<PathBuf> {
+    let folders = ["/usr/lib", "/usr/lib64"].map(PathBuf::from);
+    let of_machine = PathBuf::from(format!("/usr/lib/{}-linux-gnu", std::env::consts::ARCH));
+    let mut files = folders.into_iter().chain([of_machine]).map(|f| f.join("libpmi2.so.0"));
+    files.find(|file| file.exists())
+}
+
+/// Our program of every call of PMI-2, linked with Slurm's library; `None` where that or its header is not installed.
+///
+/// # Panics
+/// When it does not compile.
+#[must_use]
+pub fn pmi2_program() -> Option<PathBuf> {
+    let library = slurms_pmi2().filter(|_| Path::new("/usr/include/slurm/pmi2.h").exists())?;
+    let out = root().join("target/mpi");
+    std::fs::create_dir_all(&out).expect("the target folder is writable");
+    let program = out.join("pmi2");
+    let mut compile = Command::new("cc");
+    compile.args(["-O1", "-Wall", "-o"]).arg(&program).arg(root().join("tests/mpi/pmi2.c")).arg(library);
+    let output = compile.output().unwrap_or_else(|e| panic!("{compile:?}: {e}"));
+    assert!(output.status.success(), "{compile:?}: {}", String::from_utf8_lossy(&output.stderr));
+    Some(program)
 }
 
 /// A Python with mpi4py, as `RMPI_PYTHON` says.

@@ -1,16 +1,17 @@
 //! Unmodified programs of other MPI implementations: every program of `tests/mpi` with every implementation that is
-//! installed, on one node and on hosts with real sshd and a `/dev/shm` of their own. Prints the matrix.
-
-#![allow(clippy::print_stdout, reason = "the matrix is what this is for")]
+//! installed, on one node and on hosts with real sshd and a `/dev/shm` of their own. Shows the matrix.
 
 use rmpi_tests::bins;
 use rmpi_tests::mpi::{self, Mpi};
 use rmpi_tests::procs::{self, Finished};
 use rmpi_tests::{cluster_or_skip, long};
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::fmt::Write as _;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -47,6 +48,9 @@ const PROGRAMS: [(&str, u32, Good); 13] = [
     ("early", 2, Good::Fails),
     ("die", 2, Good::Dies(139, "SIGSEGV")),
 ];
+
+/// The client library of PMI-2 that we drive without an MPI.
+const LIBPMI2: &str = "slurm-libpmi2";
 
 /// A program says so with this code when its implementation lacks what it is about.
 const LACKING: i32 = 77;
@@ -90,6 +94,11 @@ fn judge(program: &str, ranks: u32, good: Good, done: &Finished) -> Result<(), S
     if fits { Ok(()) } else { Err(format!("code {}\nstdout: {out}\nstderr: {}", done.code, done.stderr)) }
 }
 
+/// Says it also when the test passes: cargo keeps back what macros print.
+fn show(text: &str) {
+    let _ = writeln!(io::stdout(), "{text}");
+}
+
 /// Where programs are run.
 struct Place<'a> {
     title: String,
@@ -104,7 +113,7 @@ struct Place<'a> {
 
 impl Place<'_> {
     /// The words after `rmpirun` for a program, or why it cannot be run.
-    fn words(&self, mpi: &Mpi, program: &str) -> Result<Vec<std::ffi::OsString>, &'static str> {
+    fn words(&self, mpi: &Mpi, program: &str) -> Result<Vec<OsString>, &'static str> {
         if let Some(excuse) = excused(mpi, program, self.many) {
             return Err(excuse);
         }
@@ -128,50 +137,95 @@ impl Place<'_> {
         Ok(words)
     }
 
-    /// Runs all programs, prints the table.
+    /// Runs all programs, shows the table.
     fn matrix(&self) {
         let implementations = Mpi::all();
         if implementations.is_empty() {
-            println!("skipped: no MPI implementation is installed (see RMPI_MPI)");
+            show("skipped: no MPI implementation is installed (see RMPI_MPI)");
         }
-        let (mut table, mut wrong) = (String::new(), String::new());
+        let mut report = Report::default();
         for mpi in &implementations {
             for (program, least, good) in PROGRAMS {
-                let _ = write!(table, "{} {:16} {program:12}", self.title, mpi.name);
-                let words = match self.words(mpi, program) {
-                    Ok(words) => words,
-                    Err(why) => {
-                        let _ = writeln!(table, " {why}");
-                        continue;
-                    }
-                };
-                for &n in self.ranks.iter().filter(|n| **n >= least) {
-                    let mut rmpirun = (self.rmpirun)();
-                    rmpirun.args(["--oversubscribe", "-np", &n.to_string()]).args(&words);
-                    let (done, hangs) = procs::attempt(&mut rmpirun, LIMIT);
-                    let judged = judge(program, n, good, &done);
-                    let word = match &judged {
-                        _ if hangs => "HANGS",
-                        _ if done.code == LACKING => "lacks it",
-                        Ok(()) => "ok",
-                        Err(_) => "WRONG",
-                    };
-                    let _ = write!(table, " {n}:{word}({:.1}s)", done.took.as_secs_f64());
-                    if let ("HANGS" | "WRONG", Err(why)) = (word, judged) {
-                        let _ =
-                            writeln!(wrong, "{} {} {program} with {n} ranks: {why}", self.title, mpi.name);
-                    }
+                report.begin(&self.title, &mpi.title(), program);
+                match self.words(mpi, program) {
+                    Ok(words) => self.row(&mut report, program, least, good, &words),
+                    Err(why) => report.end(why),
                 }
-                let _ = writeln!(table);
             }
         }
-        println!("{table}");
-        assert!(wrong.is_empty(), "{wrong}");
+        self.pmi2(&mut report);
+        show(&report.table);
+        assert!(report.wrong.is_empty(), "{}", report.wrong);
     }
+
+    /// A client library of PMI-2 without any MPI: every call, and one rank's abort.
+    fn pmi2(&self, report: &mut Report) {
+        let Some(program) = mpi::pmi2_program() else {
+            report.begin(&self.title, LIBPMI2, "pmi2");
+            return report.end("not installed (libpmi2-0-dev)");
+        };
+        let program = (self.put)(&program).into_os_string();
+        let rows = [
+            ("pmi2", 1, Good::Line, vec![program.clone()]),
+            ("pmi2 abort", 2, Good::Code(42), vec![program, "abort".into()]),
+        ];
+        for (title, least, good, words) in rows {
+            report.begin(&self.title, LIBPMI2, title);
+            self.row(report, "pmi2", least, good, &words);
+        }
+    }
+
+    /// One program with every number of ranks.
+    fn row(&self, report: &mut Report, program: &str, least: u32, good: Good, words: &[OsString]) {
+        for &n in self.ranks.iter().filter(|n| **n >= least) {
+            let mut rmpirun = (self.rmpirun)();
+            rmpirun.args(["--oversubscribe", "-np", &n.to_string()]).args(words);
+            let (done, hangs) = procs::attempt(&mut rmpirun, LIMIT);
+            let judged = judge(program, n, good, &done);
+            let word = match &judged {
+                _ if hangs => "HANGS",
+                _ if done.code == LACKING => "lacks it",
+                Ok(()) => "ok",
+                Err(_) => "WRONG",
+            };
+            let _ = write!(report.table, " {n}:{word}({:.1}s)", done.took.as_secs_f64());
+            if let ("HANGS" | "WRONG", Err(why)) = (word, judged) {
+                let _ = writeln!(report.wrong, "{} with {n} ranks: {why}", report.row);
+            }
+        }
+        report.end("");
+    }
+}
+
+/// The table, a line a program, and what is wrong.
+#[derive(Debug, Default)]
+struct Report {
+    row: String,
+    table: String,
+    wrong: String,
+}
+
+impl Report {
+    fn begin(&mut self, place: &str, implementation: &str, program: &str) {
+        self.row = format!("{place} {implementation} {program}");
+        let _ = write!(self.table, "{place} {implementation:20} {program:12}");
+    }
+
+    fn end(&mut self, why: &str) {
+        let _ = writeln!(self.table, "{}{why}", if why.is_empty() { "" } else { " " });
+    }
+}
+
+/// The machine for one test of this file: ranks of other implementations spin while they wait, and two jobs of them on
+/// few cores would be a test of the kernel's scheduler.
+fn alone() -> MutexGuard<'static, ()> {
+    static MACHINE: Mutex<()> = Mutex::new(());
+    MACHINE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[test]
 fn programs_of_other_implementations_run_on_one_node() {
+    let _alone = alone();
     let ranks: &[u32] = if long() { &[1, 2, 3, 4, 8] } else { &[1, 2, 4] };
     let before = leftovers();
     let rmpirun = || Command::new(bins::path("rmpirun"));
@@ -191,6 +245,7 @@ fn leftovers() -> BTreeSet<PathBuf> {
 
 #[test]
 fn programs_of_other_implementations_run_on_many_nodes() {
+    let _alone = alone();
     let nodes = if long() { 4 } else { 2 };
     let Some(cluster) = cluster_or_skip(nodes, None) else { return };
     let bin = cluster.install(&["rmpirun", "rmpid"]);
@@ -214,7 +269,7 @@ fn programs_of_other_implementations_run_on_many_nodes() {
 fn benchmark(words: &[&str], input: Option<(&str, &str)>, result: &str) -> Option<String> {
     let program = Path::new("/usr/bin").join(words[0]);
     if !program.exists() {
-        println!("skipped: {} is not installed", words[0]);
+        show(&format!("skipped: {} is not installed", words[0]));
         return None;
     }
     let folder = std::env::temp_dir().join(format!("rmpi-mpi-{}-{}", words[0], std::process::id()));
@@ -233,6 +288,7 @@ fn benchmark(words: &[&str], input: Option<(&str, &str)>, result: &str) -> Optio
 
 #[test]
 fn netpipe_from_debian_runs() {
+    let _alone = alone();
     let words = ["NPopenmpi", "-u", "65536", "-n", "5", "-o", "result"];
     let Some(result) = benchmark(&words, None, "result") else { return };
     // A line a size: bytes, megabits a second, seconds.
@@ -242,6 +298,7 @@ fn netpipe_from_debian_runs() {
 
 #[test]
 fn hpcc_from_debian_runs() {
+    let _alone = alone();
     let input = include_str!("../mpi/hpccinf.txt");
     let Some(result) = benchmark(&["hpcc"], Some(("hpccinf.txt", input)), "hpccoutf.txt") else { return };
     assert!(result.contains("\nSuccess=1\n") && result.contains(" PASSED"), "{result}");

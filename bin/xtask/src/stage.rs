@@ -44,9 +44,10 @@ pub(crate) fn is_root() -> bool {
     Command::new("id").arg("-u").output().is_ok_and(|o| o.stdout == b"0\n")
 }
 
-/// Whether a program can be found (also in the system folders an ordinary user's `PATH` leaves out).
-pub(crate) fn have(program: &str) -> bool {
+/// Whether a program can be found (also in the system folders an ordinary user's `PATH` leaves out), or a library.
+pub(crate) fn have(file: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let system = ["/usr/sbin", "/sbin"].map(PathBuf::from);
-    std::env::split_paths(&path).chain(system).any(|dir| dir.join(program).is_file())
+    let libraries = format!("/usr/lib/{}-linux-gnu", std::env::consts::ARCH);
+    let system = ["/usr/sbin", "/sbin", "/usr/lib64", "/usr/lib", &libraries].map(PathBuf::from);
+    std::env::split_paths(&path).chain(system).any(|dir| dir.join(file).is_file())
 }

@@ -26,9 +26,10 @@ pub(crate) const CLUSTER: [Need; 3] = [
 /// # Errors
 /// The first stage that fails.
 pub(crate) fn run(long: bool) -> Result<(), String> {
-    install(&[&NEEDS[..], &CLUSTER[..], &mpi::DEBIAN[..]].concat())?;
-    let bin = build::release()?;
+    install(&[&NEEDS[..], &CLUSTER[..]].concat())?;
     let mut tests = cargo(&["test", "--workspace", "--locked", "--no-fail-fast"]);
+    mpi::implementations(&mut tests)?;
+    let bin = build::release()?;
     tests.env("RMPI_BIN_DIR", &bin);
     if long {
         tests.env("RMPI_LONG", "1");

@@ -35,6 +35,9 @@ const KEY_FD: i32 = 8;
 const FILES_A_RANK: u64 = 12;
 const FILES_OWN: u64 = 32;
 
+/// The port of 127.0.0.1 where PMI is offered, and the `PMI_ID` of a namespace's rank 0.
+pub(crate) type PmiPort = (u16, u32);
+
 /// What an application's ranks run.
 #[derive(Debug)]
 struct App {
@@ -236,7 +239,7 @@ impl Prepared {
         table: &EndpointTable,
         pmix: Option<(&PmixServer, u16)>,
         reset: u64,
-        pmi_port: Option<u16>,
+        pmi_port: Option<PmiPort>,
     ) -> Result<(Batch, Vec<RankEnds>), LaunchFault> {
         let boot = rmpi_wire::boot::build(&self.launch, table)
             .map_err(|e| LaunchFault::fatal(Stage::Wire, e.to_string()))?;
@@ -292,7 +295,7 @@ impl Prepared {
             let proc = ProcId { rank: rank.rank, ..self.launch.ns };
             let of_pmix = pmix.iter().flat_map(|(server, _)| server.rank_env(proc));
             let env = env::per_rank(rank, app, self.launch.mpi.pmi.pmi(), &names).into_iter();
-            let pmi_id = pmi_port.map(|_| ("PMI_ID", rank.rank.to_string()));
+            let pmi_id = pmi_port.map(|(_, first)| ("PMI_ID", first.saturating_add(rank.rank.0).to_string()));
             let env = env.chain(more).chain(of_pmix).chain(pmi_id);
             let env = env.filter_map(|(n, v)| CString::new(format!("{n}={v}")).ok()).collect();
             ends.push(ours);
@@ -313,7 +316,7 @@ impl Prepared {
         &self,
         table: &EndpointTable,
         pmix: &[(&'static str, String)],
-        pmi_port: Option<u16>,
+        pmi_port: Option<PmiPort>,
     ) -> Result<Vec<Arc<Program>>, LaunchFault> {
         let nul = |_| LaunchFault::fatal(Stage::Exec, "a NUL byte in a program, argument or variable");
         let mut programs = Vec::with_capacity(self.apps.len());
@@ -321,7 +324,7 @@ impl Prepared {
             let mut vars = found.env.clone();
             env::add_shared(&mut vars, &self.launch, table, app);
             env::add_pmix(&mut vars, app, &self.launch, pmix);
-            if let Some(port) = pmi_port {
+            if let Some((port, _)) = pmi_port {
                 env::offer_pmi_port(&mut vars, port);
             }
             env::strip_per_rank(&mut vars, app);

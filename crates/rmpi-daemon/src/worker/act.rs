@@ -1,6 +1,6 @@
 //! Carrying out what the machine says.
 
-use super::{Starting, Sweeping, Worker, ported};
+use super::{Starting, Sweeping, Worker};
 use crate::prepare::{self, RankEnds};
 use crate::spawn::Step;
 use crate::{family, stacks, sys, topo};
@@ -108,11 +108,13 @@ impl Worker {
             return self.undo(LaunchFault::fatal(Stage::Wire, what));
         }
         self.serve_space(space);
-        if let Err(error) = self.open_port(prepared.launch()) {
-            let what = format!("cannot listen for PMI clients: {error}");
-            return self.undo(LaunchFault::fatal(Stage::Wire, what));
-        }
-        let pmi_port = self.ported.as_ref().map(ported::Ported::port);
+        let pmi_port = match self.open_port(prepared.launch()) {
+            Ok(port) => port,
+            Err(error) => {
+                let what = format!("cannot listen for PMI clients: {error}");
+                return self.undo(LaunchFault::fatal(Stage::Wire, what));
+            }
+        };
         let port = self.door.as_ref().map(|d| d.port);
         let pmix = self.serving.servers.pmix().zip(port).filter(|_| prepared.launch().mpi.pmi.pmix());
         match prepared.start(table, pmix, self.reset, pmi_port) {

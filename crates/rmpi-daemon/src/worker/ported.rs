@@ -7,6 +7,7 @@ use super::dialled::accept;
 use super::serve::Input;
 use crate::kvs::{Heard, Requests};
 use crate::peer;
+use crate::prepare::PmiPort;
 use bytes::Bytes;
 use rmpi_pmi::api::Conn;
 use rmpi_types::{NodeLaunch, ProcId, Rank};
@@ -14,6 +15,7 @@ use std::collections::HashMap;
 use std::io;
 use std::net::{Ipv4Addr, TcpListener};
 use tokio::net::TcpStream;
+use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, spawn_local};
 
 /// Bytes of a first line, at most.
@@ -23,10 +25,26 @@ const MAX_LINE: usize = 1024;
 #[derive(Debug)]
 pub(super) struct Ported {
     port: u16,
-    ns: ProcId,
-    size: u32,
+    worlds: Vec<World>,
     accepting: AbortHandle,
     streams: HashMap<Conn, Stream>,
+}
+
+/// A namespace whose ranks may come through the port.
+#[derive(Clone, Copy, Debug)]
+struct World {
+    /// The `PMI_ID` of its rank 0: one port serves all worlds, and a client says nothing else of itself.
+    first: u32,
+    ns: ProcId,
+    size: u32,
+}
+
+/// Whose number that is, and the size of its world.
+fn meant(worlds: &[World], id: u32) -> Option<(ProcId, u32)> {
+    worlds.iter().find_map(|world| {
+        let rank = id.checked_sub(world.first).filter(|rank| *rank < world.size)?;
+        Some((ProcId { rank: Rank(rank), ..world.ns }, world.size))
+    })
 }
 
 #[derive(Debug)]
@@ -49,9 +67,11 @@ impl Drop for Ported {
 }
 
 impl Ported {
-    /// Its port of 127.0.0.1.
-    pub(super) const fn port(&self) -> u16 {
-        self.port
+    /// Lets one more namespace's ranks in.
+    fn expect(&mut self, launch: &NodeLaunch) -> PmiPort {
+        let first = self.worlds.last().map_or(0, |w| w.first.saturating_add(w.size));
+        self.worlds.push(World { first, ns: launch.ns, size: launch.size });
+        (self.port, first)
     }
 
     /// Whether a stream came through here.
@@ -80,30 +100,31 @@ impl Ported {
     }
 }
 
+/// A port that nobody may come through yet.
+fn listen(inputs: mpsc::UnboundedSender<Input>) -> io::Result<Ported> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    listener.set_nonblocking(true)?;
+    let port = listener.local_addr()?.port();
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    let taken = move |stream| drop(inputs.send(Input::PmiAccepted(stream)));
+    let accepting = spawn_local(accept(listener, taken)).abort_handle();
+    Ok(Ported { port, worlds: Vec::new(), accepting, streams: HashMap::new() })
+}
+
 impl Worker {
-    /// Opens the port where the job asks for one.
+    /// Opens the port where the job asks for one and is not open yet, and lets this namespace's ranks in.
     ///
     /// # Errors
     /// What the kernel says of the listener.
-    pub(super) fn open_port(&mut self, launch: &NodeLaunch) -> io::Result<()> {
-        if !launch.extras.pmi_port || !launch.mpi.pmi.pmi() || self.ported.is_some() {
-            return Ok(());
+    pub(super) fn open_port(&mut self, launch: &NodeLaunch) -> io::Result<Option<PmiPort>> {
+        if !launch.extras.pmi_port || !launch.mpi.pmi.pmi() {
+            return Ok(None);
         }
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-        listener.set_nonblocking(true)?;
-        let port = listener.local_addr()?.port();
-        let listener = tokio::net::TcpListener::from_std(listener)?;
-        let inputs = self.events.clone();
-        let taken = move |stream| drop(inputs.send(Input::PmiAccepted(stream)));
-        let accepting = spawn_local(accept(listener, taken));
-        self.ported = Some(Ported {
-            port,
-            ns: launch.ns,
-            size: launch.size,
-            accepting: accepting.abort_handle(),
-            streams: HashMap::new(),
-        });
-        Ok(())
+        let ported = match &mut self.ported {
+            Some(ported) => ported,
+            none => none.insert(listen(self.events.clone())?),
+        };
+        Ok(Some(ported.expect(launch)))
     }
 
     /// Somebody dialled in.
@@ -149,14 +170,12 @@ impl Worker {
             return;
         };
         let rest = said.split_off(end + 1);
-        let rank = introduced(&said[..end]);
-        let proc = rank.map(|rank| ProcId { rank, ..ported.ns }).filter(|proc| self.ranks.contains_key(proc));
-        let Some(proc) = proc else {
+        let meant = introduced(&said[..end]).and_then(|id| meant(&ported.worlds, id));
+        let Some((proc, size)) = meant.filter(|(proc, _)| self.ranks.contains_key(proc)) else {
             ported.close(conn);
             return;
         };
         stream.who = Who::Rank(proc);
-        let size = ported.size;
         if !self.pmi_known(conn, proc) {
             // A second stream of one rank.
             if let Some(ported) = &mut self.ported {
@@ -175,13 +194,13 @@ impl Worker {
     }
 }
 
-/// Who `cmd=initack pmiid=N` says it is.
-fn introduced(line: &[u8]) -> Option<Rank> {
+/// The number in `cmd=initack pmiid=N`.
+fn introduced(line: &[u8]) -> Option<u32> {
     let mut words = std::str::from_utf8(line).ok()?.split_ascii_whitespace();
     if words.next() != Some("cmd=initack") {
         return None;
     }
-    words.find_map(|w| w.strip_prefix("pmiid=")).and_then(|id| id.parse().ok()).map(Rank)
+    words.find_map(|w| w.strip_prefix("pmiid=")).and_then(|id| id.parse().ok())
 }
 
 #[cfg(test)]
@@ -189,11 +208,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_client_says_which_rank_it_is() {
-        assert_eq!(introduced(b"cmd=initack pmiid=3"), Some(Rank(3)));
-        assert_eq!(introduced(b"cmd=initack host=n1 pmiid=4 "), Some(Rank(4)));
+    fn a_client_says_its_number() {
+        assert_eq!(introduced(b"cmd=initack pmiid=3"), Some(3));
+        assert_eq!(introduced(b"cmd=initack host=n1 pmiid=4 "), Some(4));
         for wrong in [&b""[..], b"cmd=init pmiid=3", b"cmd=initack", b"cmd=initack pmiid=-1", b"\xff"] {
             assert_eq!(introduced(wrong), None);
         }
+    }
+    #[test]
+    fn numbers_tell_the_ranks_of_several_worlds_apart() {
+        let child = ProcId { ns: rmpi_types::Namespace(1), ..ProcId::first(0) };
+        let worlds =
+            [World { first: 0, ns: ProcId::first(0), size: 3 }, World { first: 3, ns: child, size: 2 }];
+        assert_eq!(meant(&worlds, 2), Some((ProcId::first(2), 3)));
+        assert_eq!(meant(&worlds, 3), Some((child, 2)));
+        assert_eq!(meant(&worlds, 4), Some((ProcId { rank: Rank(1), ..child }, 2)));
+        assert_eq!(meant(&worlds, 5), None);
+        assert_eq!(meant(&[], 0), None);
     }
 }
