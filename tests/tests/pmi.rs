@@ -76,3 +76,26 @@ fn a_message_that_never_ends_is_a_rank_that_does_not_come() {
     assert_eq!(done.code, 110, "{}", done.stderr);
     assert!(done.stderr.contains("rank 1 did not come to the fence"), "{}", done.stderr);
 }
+
+#[test]
+fn the_port_of_pmi_lets_every_rank_in_once_and_nobody_else() {
+    let script = r#"
+        exec 3<>/dev/tcp/${PMI_PORT/:/\/}
+        echo "cmd=initack pmiid=$PMI_ID" >&3
+        for i in 1 2 3 4; do read -r line <&3; done
+        for words in "cmd=initack pmiid=$PMI_ID" "cmd=initack pmiid=99" "cmd=initack pmiid=-1" "GET / HTTP/1.1"; do
+            exec 4<>/dev/tcp/${PMI_PORT/:/\/}
+            echo "$words" >&4
+            said=$(timeout 20 cat <&4) && test -z "$said" || { echo "$words: $said" >&2; exit 2; }
+        done
+        echo "cmd=init pmi_version=1 pmi_subversion=1" >&3
+        read -r line <&3
+        case $line in *rc=0*) ;; *) echo "$line" >&2; exit 3 ;; esac
+        echo "cmd=finalize" >&3
+        read -r line <&3
+    "#;
+    let mut rmpirun = Command::new(bins::path("rmpirun"));
+    rmpirun.args(["--oversubscribe", "-pmi-port", "-np", "3", "bash", "-c", script]);
+    let done = procs::run(&mut rmpirun, LIMIT);
+    assert_eq!(done.code, 0, "{}", done.stderr);
+}
