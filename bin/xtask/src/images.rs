@@ -10,6 +10,9 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+/// By its path: the programs' own search path is the image's.
+const CHROOT: &str = "/usr/sbin/chroot";
+
 /// A file that is read, the folder it is built from, and what is in the image before its first step.
 const IMAGES: [(&str, &str, Base); 3] = [
     ("worker", "package-worker", Base::Scratch),
@@ -55,11 +58,10 @@ pub(crate) fn run() -> Result<(), String> {
     let context = target().join("package-worker");
     fs::copy(context.join("rmpi"), context.join("program")).map_err(|e| e.to_string())?;
     let context = target().join("package");
-    if !context.join("rmpirun").exists() {
-        fs::create_dir_all(&context).map_err(|e| e.to_string())?;
-        for name in ["rmpirun", "rmpi"] {
-            fs::copy(bin.join(name), context.join(name)).map_err(|e| format!("{name}: {e}"))?;
-        }
+    fs::create_dir_all(&context).map_err(|e| e.to_string())?;
+    for name in ["rmpirun", "rmpi"] {
+        let _ = fs::remove_file(context.join(name));
+        fs::copy(bin.join(name), context.join(name)).map_err(|e| format!("{name}: {e}"))?;
     }
     let images = target().join("images");
     let _ = fs::remove_dir_all(&images);
@@ -157,7 +159,9 @@ fn begin(image: &Path, base: Base, context: &Path) -> Result<(), String> {
     }
     let etc = image.join("etc");
     fs::create_dir_all(&etc).map_err(|e| e.to_string())?;
-    fs::create_dir_all(image.join("tmp")).map_err(|e| e.to_string())?;
+    for folder in ["tmp", "usr/local/bin"] {
+        fs::create_dir_all(image.join(folder)).map_err(|e| e.to_string())?;
+    }
     let account = "root:x:0:0::/root:/sbin/nologin\nnonroot:x:65532:65532::/home/nonroot:/sbin/nologin\n";
     fs::write(etc.join("passwd"), account).map_err(|e| e.to_string())
 }
@@ -208,7 +212,7 @@ fn make(
 
 /// Runs a program in an image.
 fn inside(image: &Path, environment: &[(String, String)], words: &[String]) -> Result<(), String> {
-    let mut command = Command::new("chroot");
+    let mut command = Command::new(CHROOT);
     command.arg(image).args(words).env_clear().envs(environment.iter().map(|(n, v)| (n, v)));
     let output = command.output().map_err(|e| format!("chroot: {e}"))?;
     match output.status.success() {
@@ -233,7 +237,7 @@ fn names(image: &Path) -> Result<(), String> {
     for name in ["mpirun", "mpiexec", "horovodrun", "rmpirun"] {
         let script = format!(
             "mount -t proc proc {i}/proc && mount --bind /dev {i}/dev && \
-             exec env -i PATH=/opt/rmpirun/bin:/usr/bin:/bin chroot {i} {name} -np 2 /bin/echo rank",
+             exec env -i PATH=/opt/rmpirun/bin:/usr/bin:/bin {CHROOT} {i} {name} -np 2 /bin/echo rank",
             i = image.display()
         );
         let output = alone(&["-m", "-p"], &script)?;
@@ -278,8 +282,9 @@ ip link add v0 type veth peer name v1 netns $w
 ip addr add 10.79.0.1/24 dev v0; ip link set v0 up
 nsenter -t $w -n sh -c 'ip link set lo up; ip addr add 10.79.0.2/24 dev v1; ip link set v1 up'
 for i in $L $W; do mount -t proc proc $i/proc; mount --bind /dev $i/dev; done
-env -i nsenter -t $w -n chroot --userspec=1000:1000 $W /rmpi serve & s=$!
-env -i HOME=/home/mpiuser chroot --userspec=1000:1000 $L /usr/local/bin/rmpirun --wait-hosts 20 --ssh-port 2222 \
+env -i /usr/bin/nsenter -t $w -n /usr/sbin/chroot --userspec=1000:1000 $W /rmpi serve & s=$!
+env -i HOME=/home/mpiuser /usr/sbin/chroot --userspec=1000:1000 $L /usr/local/bin/rmpirun --ssh-port 2222 \
+  --ssh-identity-file /home/mpiuser/.ssh/id_rsa --wait-hosts 20 \
   --host 10.79.0.2:2 -np 2 /program --version
 kill $s $w
 "#;
