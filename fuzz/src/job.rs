@@ -330,7 +330,7 @@ fn up(input: &mut Input<'_>, node: u32, launch: Option<&NodeLaunch>) -> (Message
             let message = match input.below(3) {
                 0 => LinkMsg::Heartbeat { received: input.number() },
                 1 => LinkMsg::Resume { received: input.number() },
-                _ => LinkMsg::GivenUp,
+                _ => LinkMsg::GivenUp { why: input.text() },
             };
             return (Message::Link(message), payload);
         }

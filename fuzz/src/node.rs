@@ -436,7 +436,7 @@ fn link_msg(input: &mut Input<'_>) -> LinkMsg {
                 lost_ms: 1_000 + input.number32() % 60_000,
             },
         },
-        _ => LinkMsg::GivenUp,
+        _ => LinkMsg::GivenUp { why: input.text() },
     }
 }
 
