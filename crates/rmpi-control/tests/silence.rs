@@ -1,8 +1,9 @@
 //! How long a launcher may be silent: as long as the job's pulse says; for as long as it likes once it has stopped
-//! itself, but not gone for as long.
+//! itself, but not gone for as long. And what both ends say of it.
 
 use bytes::Bytes;
 use rmpi_control::{DaemonAction, DaemonEvent, DaemonMachine, DaemonPolicy, LinkKind, Time};
+use rmpi_control::{HostEntry, JobEvent, JobMachine, JobPolicy, LinkId};
 use rmpi_types::NodeIdx;
 use rmpi_wire::msg::Pulse;
 use rmpi_wire::{Dest, Down, LinkMsg, Message, Origin};
@@ -38,6 +39,20 @@ fn a_daemon_that_hears_nothing_says_so_before_it_leaves() {
     }
     let why = "rmpirun gave no sign of life for 6.0 s".to_owned();
     assert_eq!(words.last(), Some(&Message::Link(LinkMsg::GivenUp { why })));
+}
+
+#[test]
+fn the_launcher_names_a_daemons_reason_for_leaving() {
+    let hosts = vec![HostEntry { name: "n1".into(), parent: None }];
+    let mut machine = JobMachine::new(JobPolicy::default(), hosts, Time::ZERO);
+    let (link, node) = (LinkId(0), NodeIdx(0));
+    machine.on(Time::ZERO, JobEvent::LinkUp { link, node, kind: LinkKind::Pipe }, &mut Vec::new());
+    let left = Message::Link(LinkMsg::GivenUp { why: "rmpirun gave no sign of life for 6.0 s".into() });
+    let frame = left.frame(Origin::Node(node), Dest::Neighbour, Bytes::new()).unwrap();
+    let mut out = Vec::new();
+    machine.on(Time::ZERO, JobEvent::Frame { link, frame }, &mut out);
+    let said = format!("{out:?}");
+    assert!(said.contains("its daemon gave up: rmpirun gave no sign of life for 6.0 s"), "{said}");
 }
 
 #[test]

@@ -75,16 +75,27 @@ impl AsyncRead for End {
     }
 }
 
-impl AsyncWrite for End {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+impl End {
+    /// Writes as soon as something goes in.
+    fn poll_out(
+        &self,
+        cx: &mut Context<'_>,
+        write: impl Fn(&AsyncFd<OwnedFd>) -> nix::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
         loop {
             let mut ready = ready!(self.0.poll_write_ready(cx))?;
-            match ready.try_io(|fd| Ok(write(fd, bytes)?)) {
+            match ready.try_io(|fd| Ok(write(fd)?)) {
                 Err(_) => {}
                 Ok(Err(e)) if e.kind() == io::ErrorKind::Interrupted => {}
                 Ok(count) => return Poll::Ready(count),
             }
         }
+    }
+}
+
+impl AsyncWrite for End {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_out(cx, |fd| write(fd, bytes))
     }
 
     fn poll_write_vectored(
@@ -92,14 +103,7 @@ impl AsyncWrite for End {
         cx: &mut Context<'_>,
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        loop {
-            let mut ready = ready!(self.0.poll_write_ready(cx))?;
-            match ready.try_io(|fd| Ok(writev(fd, parts)?)) {
-                Err(_) => {}
-                Ok(Err(e)) if e.kind() == io::ErrorKind::Interrupted => {}
-                Ok(count) => return Poll::Ready(count),
-            }
-        }
+        self.poll_out(cx, |fd| writev(fd, parts))
     }
 
     fn is_write_vectored(&self) -> bool {

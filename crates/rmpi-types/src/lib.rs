@@ -17,7 +17,7 @@ mod output;
 pub mod spec;
 pub mod transport;
 
-pub use costs::{BadCosts, Costs, Link};
+pub use costs::{BadCosts, Costs};
 pub use cpus::{CpuSet, Topology};
 pub use fault::{LaunchFault, Stage};
 pub use ids::{Epoch, JobId, Namespace, NodeIdx, ProcId, Rank, RankSet};

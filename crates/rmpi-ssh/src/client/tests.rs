@@ -156,6 +156,7 @@ async fn host_keys_unknown_changed_revoked() {
     let print = f.host.fingerprint();
     let unknown = fault(&f.reach(), &server).await;
     assert_eq!(unknown.what, format!("host key not in known_hosts: ssh-ed25519 {print}"));
+    assert_eq!(unknown.id(), "E-SSH-HOSTKEY", "the name goes by the text");
     assert_eq!(unknown.hint.as_deref(), Some("accept once with --host-keys accept-new"));
     assert_eq!((unknown.stage, unknown.retry), (Stage::Ssh, false));
     let accept = Reach { host_keys: Some(HostKeys::AcceptNew), ..f.reach() };
