@@ -10,9 +10,10 @@ use std::process::Command;
 use std::time::Duration;
 
 /// One set of each kind, and the cases that take seconds; `--long` runs all.
-const LIGHT: [&[&str]; 6] = [
+const LIGHT: [&[&str]; 7] = [
     &["training-v1-1.9 ", "all up"],
     &["training-v1-1.9 ", "late worker"],
+    &["training-v1-1.9 ", "pod grace"],
     &["training-v1-1.9-gpu-launcher", "all up"],
     &["mpi-v2beta1-0.8-openmpi Serve", "all up"],
     &["trainer-v2.3", "Sshd", "all up"],

@@ -137,6 +137,27 @@ fn a_dead_process_costs_its_host_and_the_others_go_on() {
     );
 }
 
+/// A host that leaves the list: its process ends as Horovod's do that are not wanted any more, and that is no failure.
+#[test]
+fn a_process_that_was_taken_out_may_die_as_it_likes() {
+    let dir = Dir::new("out");
+    let hosts = "echo localhost:1; [ -e @/shrink ] && touch @/seen || echo 127.0.0.1:1";
+    let worker = r#"
+        join; touch @/joined.$HOROVOD_RANK; until_there @/joined.0; until_there @/joined.1
+        if [ $HOROVOD_RANK = 0 ]; then
+          touch @/shrink; until_there @/seen; sleep 0.5; echo "told $(ask)"; until_there @/out; sleep 0.5
+        else
+          until_there @/seen; sleep 0.5; echo "told $(ask)"; touch @/out; kill -ABRT $$
+        fi"#;
+    let run = run(&mut dir.job(&["-np", "2", "--min-np", "1"], hosts, worker));
+    assert_eq!(run.code(), 0, "{}\n{}", run.text(), run.stderr);
+    for line in ["[0]<stdout>:told 0,1,0,1,0,1", "[1]<stdout>:told -1,-1,-1,-1,-1,-1"] {
+        assert!(run.text().lines().any(|l| l == line), "{line}: {}\n{}", run.text(), run.stderr);
+    }
+    assert!(run.stderr.contains("generation 2: 1 ranks, 0 of them new"), "{}", run.stderr);
+    assert!(!run.stderr.contains("died") && !run.stderr.contains("failed"), "{}", run.stderr);
+}
+
 /// The daemon of a host is killed, and with it what it started: a host that dies.
 #[test]
 fn a_dead_daemon_costs_its_host_and_another_host_takes_its_place() {

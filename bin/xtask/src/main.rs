@@ -21,7 +21,7 @@ const USAGE: &str = "\
 cargo xtask demo               build everything and run the main job on four loopback hosts
 cargo xtask test [--long]      run all tests, installing what they need when root
                  --long        also those that take minutes
-                 --frameworks  real Horovod, TensorFlow, PyTorch and JAX instead
+                 --frameworks [WORDS]  real Horovod, TensorFlow, PyTorch and JAX instead, or the cases with WORDS
 cargo xtask contract [WORD]    check the command-line contract, or the rows with WORD in them
 cargo xtask fuzz [SECONDS]     replay the fuzz seeds, then fuzz every target that long (60)
 cargo xtask mpi [--long]       the programs of tests/mpi with every MPI implementation we can get, as a table
@@ -40,7 +40,7 @@ fn main() -> ExitCode {
         ["demo"] => demo::run(),
         ["test"] => test::run(false),
         ["test", "--long"] => test::run(true),
-        ["test", "--frameworks"] => frameworks::run(),
+        ["test", "--frameworks", ref words @ ..] => frameworks::run(words),
         ["contract"] => contract::run(""),
         ["contract", only] => contract::run(only),
         ["fuzz"] => fuzz::run("60"),

@@ -54,6 +54,8 @@ pub(crate) struct JobDraft {
     /// The layer and program that gave the host file.
     pub(crate) hostfile_by: Option<(Layer, usize)>,
     pub(crate) default_hostfile: Option<OsString>,
+    /// The user has said how long ranks have after SIGTERM.
+    pub(crate) grace_said: bool,
     /// Slots of a host named without a count.
     pub(crate) default_slots: Option<u32>,
     /// `-launcher fork`: every host is this machine.

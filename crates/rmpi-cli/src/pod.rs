@@ -15,6 +15,8 @@ use std::time::Duration;
 pub(crate) const HOSTFILE: &str = "/etc/mpi/hostfile";
 /// How long pods may take to come: large images take minutes.
 pub(crate) const WAIT: Duration = Duration::from_secs(300);
+/// What a pod has from SIGTERM to SIGKILL unless its manifest says otherwise.
+pub(crate) const GRACE: Duration = Duration::from_secs(30);
 /// The agent of operators that reach workers by `kubectl exec`.
 const KUBEXEC: &str = "kubexec.sh";
 
@@ -41,7 +43,7 @@ pub(crate) fn find(sources: &Sources<'_>) -> Option<Pod> {
     if given("K_MPI_JOB_ROLE").is_some_and(|role| role == "launcher") {
         return Some(Pod::MpiOperator);
     }
-    let in_pod = given("KUBERNETES_SERVICE_HOST").is_some() || given("JOB_COMPLETION_INDEX").is_some();
+    let in_pod = is_one(sources) || given("JOB_COMPLETION_INDEX").is_some();
     let operators = given("OMPI_MCA_orte_default_hostfile").is_some_and(|f| f == HOSTFILE);
     if operators
         && (in_pod || given("OMPI_MCA_plm_rsh_args").is_some_and(|a| a == "-o ConnectionAttempts=10"))
@@ -52,6 +54,11 @@ pub(crate) fn find(sources: &Sources<'_>) -> Option<Pod> {
         name.to_str().is_some_and(|n| n.strip_prefix("VC_").is_some_and(|n| n.ends_with("_HOSTS")))
     };
     sources.env.keys().any(volcano).then_some(Pod::Volcano)
+}
+
+/// Whether this is a pod, whoever made it.
+pub(crate) fn is_one(sources: &Sources<'_>) -> bool {
+    sources.env.get(OsStr::new("KUBERNETES_SERVICE_HOST")).is_some_and(|v| !v.is_empty())
 }
 
 /// Whether an agent is the script of operators, which passes no standard input on.

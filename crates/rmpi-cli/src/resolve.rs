@@ -42,6 +42,9 @@ pub(crate) fn resolve(
         job.reach.own_names = pod::own_names(sources);
         job.limits.launch.get_or_insert(pod::WAIT);
     }
+    if !draft.grace_said && (pod.is_some() || pod::is_one(sources)) {
+        job.limits.pod_grace = Some(pod::GRACE);
+    }
     network(&draft, &mut job);
     job.data.check(1).map_err(CliError::new)?;
     let (mut hosts, contexts) =

@@ -289,10 +289,11 @@ fn elastic_lines(out: &mut Lines, elastic: &Elastic) {
 
 fn times(out: &mut Lines, limits: &Limits) {
     let none = Limits::default();
-    let Limits { launch, job, kill_grace, drain, heartbeat, lost } = limits;
+    let Limits { launch, job, kill_grace, pod_grace, drain, heartbeat, lost } = limits;
     out.option("launch-timeout", launch.map(Seconds));
     out.option("timeout", job.map(Seconds));
     out.other("kill-grace", kill_grace, &none.kill_grace, Seconds(*kill_grace));
+    out.option("pod-grace", pod_grace.map(Seconds));
     out.other("drain", drain, &none.drain, Seconds(*drain));
     let pulse = (heartbeat, lost);
     let shown = format!("{},{}", Seconds(*heartbeat), Seconds(*lost));

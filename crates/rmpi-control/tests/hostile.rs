@@ -277,7 +277,8 @@ fn job_event(dice: Dice, steps: &mut [u32; 3], seqs: &mut [u64; 3], links: &mut 
         236..=238 => JobEvent::StdinEof,
         239..=250 => JobEvent::Written { proc: proc(a), stream: stream(b), bytes: u32::from(n) * 4 },
         251..=253 => JobEvent::Signal([1, 2, 15, 20, 18, 10][usize::from(b % 6)]),
-        254 => JobEvent::Cancel,
+        254 if b % 2 == 0 => JobEvent::Cancel,
+        254 => JobEvent::PodGrace(std::time::Duration::from_millis(n.into())),
         255 => JobEvent::BrokenPipe,
     }
 }

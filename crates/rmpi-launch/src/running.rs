@@ -5,7 +5,7 @@ use crate::event::{Event, Events, Sent};
 use crate::job::{Config, Daemon};
 use crate::outcome::Outcome;
 use crate::reach;
-use nix::sys::signal::SigSet;
+use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rmpi_daemon::{Here, Joined};
 use rmpi_types::outcome::Cause;
@@ -14,6 +14,7 @@ use std::io::{self, IsTerminal as _};
 use std::pin::pin;
 use std::sync::{Arc, PoisonError, mpsc};
 use std::thread;
+use std::time::Duration;
 use tokio::net::unix::pipe::Receiver;
 use tokio::sync::mpsc as queue;
 use tokio::task::{LocalSet, spawn_local};
@@ -41,6 +42,12 @@ impl Control {
     /// kills it), SIGTSTP suspends it *and this process*, others go to all ranks.
     pub fn signal(&self, signal: i32) {
         let _ = self.0.send(Input::Signal(signal));
+    }
+
+    /// Tells a job that stops, because this pod does, how long the pod has; see
+    /// [`rmpi_types::spec::Limits::pod_grace`].
+    pub(crate) fn pod_grace(&self, grace: Duration) {
+        let _ = self.0.send(Input::PodGrace(grace));
     }
 }
 
@@ -138,6 +145,7 @@ pub(crate) fn here(
     let caches = config.spec.placement.by_caches()
         || hosts.iter().any(|h| h.bind_to.as_ref().is_some_and(BindTo::by_caches));
     let identity = hosts.len() > 1;
+    let in_pod = config.spec.limits.pod_grace.is_some();
     let job = driver::run(Arc::new(config), Events::call(on_event), control.clone(), inbox);
     let control = Control(control);
     let outcome = LocalSet::new().block_on(&runtime, async {
@@ -150,7 +158,16 @@ pub(crate) fn here(
         let outcome = loop {
             tokio::select! {
                 biased;
-                signal = signals.next() => on_signal(&control, signal),
+                signal = signals.next() => {
+                    on_signal(&control, signal);
+                    if in_pod && signal == Signal::SIGTERM as i32 {
+                        let control = control.clone();
+                        spawn_local(async move {
+                            let grace = reach::pods::grace().await;
+                            grace.into_iter().for_each(|grace| control.pod_grace(grace));
+                        });
+                    }
+                }
                 outcome = &mut job => break outcome,
             }
         };

@@ -317,6 +317,36 @@ fn signals_once_twice_and_three_times() {
     assert_eq!(code, 129, "during the launch");
 }
 
+/// In a pod ranks have after SIGTERM what the pod has, less five seconds; each gets the signal once.
+#[test]
+fn the_end_of_the_pod_is_the_end_of_the_ranks() {
+    let stubborn = |_, _| vec![Act::IgnoreTerm, Act::Hang];
+    let limits = Limits { pod_grace: Some(Duration::from_secs(30)), ..Limits::default() };
+    let run = |faults: &[(u64, Fault)], program| {
+        let faults = faults.iter().map(|(at, fault)| (ms(*at), fault.clone())).collect();
+        let r = Sim::new(1, Config { program, faults, limits, ..Config::default() }).run();
+        r.check();
+        (r.job().code(), r.done_at.unwrap_or_default())
+    };
+    let term = || (500, Fault::Signal(15));
+    let says = |at, seconds| (at, Fault::PodGrace(Duration::from_secs(seconds)));
+    let within = |(code, at), from, to| assert!(code == 143 && at > ms(from) && at < ms(to), "{code} {at:?}");
+    within(run(&[term()], |_, _| vec![Act::Hang]), 500, 600);
+    within(run(&[term()], stubborn), 25_400, 26_000);
+    within(run(&[term(), says(600, 60)], stubborn), 55_400, 56_000);
+    within(run(&[term(), says(600, 6)], stubborn), 3_400, 4_000);
+    within(run(&[term(), says(2000, 1)], stubborn), 1_900, 2_300);
+    within(run(&[says(400, 60), term()], stubborn), 25_400, 26_000);
+    within(run(&[term(), (1000, Fault::Signal(15))], stubborn), 900, 1_500);
+    // The other pods' ranks have their time when one pod is gone first.
+    within(run(&[term(), (600, Fault::Kill(NodeIdx(1)))], stubborn), 25_400, 26_000);
+    let (code, at) = run(&[(500, Fault::Signal(2))], stubborn);
+    assert!(code == 130 && at > ms(10_400) && at < ms(11_000), "a person at a terminal: {at:?}");
+    // A worker's pod first, then ours: no second signal that kills.
+    let (code, at) = run(&[(500, Fault::Kill(NodeIdx(1))), (700, Fault::Signal(15))], stubborn);
+    assert!(code == 254 && at > ms(2_400) && at < ms(4_000), "{code} {at:?}");
+}
+
 #[test]
 fn a_job_limit_and_a_closed_output_stop_the_job() {
     let limits = Limits { job: Some(ms(700)), ..Limits::default() };

@@ -475,6 +475,9 @@ pub struct Limits {
     pub job: Option<Duration>,
     /// SIGTERM to SIGKILL.
     pub kill_grace: Duration,
+    /// In a pod, where the user says nothing of the grace: what it has from the launcher's SIGTERM to its own end,
+    /// unless Kubernetes says otherwise. Ranks get that, less a moment for us, and not `kill_grace`.
+    pub pod_grace: Option<Duration>,
     /// Draining output after a failure.
     pub drain: Duration,
     /// Heartbeat period.
@@ -489,6 +492,7 @@ impl Default for Limits {
             launch: None,
             job: None,
             kill_grace: Duration::from_secs(5),
+            pod_grace: None,
             drain: Duration::from_secs(5),
             heartbeat: Duration::from_secs(1),
             lost: Duration::from_secs(6),

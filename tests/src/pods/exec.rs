@@ -24,6 +24,9 @@ echo "error: unable to upgrade connection: connection closed" >&2
 exit 1
 "#;
 
+/// What the launcher's manifest says of its grace, in seconds.
+pub(super) const GRACE: u64 = 12;
+
 /// What `kubectl get` of a pod that is not ready prints: phase, reason, conditions, what containers wait for.
 const PENDING: &str = "OUT:Pending\nOUT:\nOUT:\nOUT:ImagePullBackOff: Back-off pulling image; \nOUT:";
 
@@ -64,6 +67,11 @@ fn serve(stream: TcpStream, env: &[(String, String)], rights: bool, pods: &Share
         let mut out = out.lock().unwrap_or_else(PoisonError::into_inner);
         out.write_all(format!("{line}\n").as_bytes())
     };
+    let launcher = words.get(2).is_some_and(|pod| pod.ends_with("-launcher"));
+    if launcher && words.iter().any(|w| w.contains("terminationGracePeriodSeconds")) {
+        say(&format!("OUT:\nOUT:{GRACE}"))?;
+        return say("EXIT:0");
+    }
     if words.first().is_some_and(|w| w == "get") {
         say(if rights { PENDING } else { "ERR:Error from server (Forbidden): pods is forbidden" })?;
         return say(if rights { "EXIT:0" } else { "EXIT:1" });

@@ -25,9 +25,10 @@ pub(super) const ROWS: &[Row] = &[
         "TIME",
         Act::Time(|t, time| {
             t.job.job.limits.kill_grace = time;
+            t.job.grace_said = true;
             Ok(())
         }),
-        "From SIGTERM to SIGKILL when ranks are stopped (5 s).",
+        "From SIGTERM to SIGKILL when ranks are stopped (5 s; after SIGTERM to us in a pod, what the pod has).",
     ),
     row(
         T,

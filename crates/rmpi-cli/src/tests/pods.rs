@@ -125,6 +125,22 @@ fn every_operator_gives_hosts_slots_and_a_way() {
 }
 
 #[test]
+fn ranks_have_the_pod_s_grace_unless_the_user_gives_another() {
+    let grace = |pod: Pod, line: &str| pod.run(line).unwrap().job.limits.pod_grace.map(|g| g.as_secs());
+    assert_eq!(grace(pod("training-v1-1.9"), "mpirun prog"), Some(30));
+    assert_eq!(grace(pod("training-v1-1.9"), "mpirun --kill-grace 9 prog"), None);
+    assert_eq!(grace(pod("training-v1-1.9").set("RMPIRUN_KILL_GRACE", "9"), "mpirun prog"), None);
+    let operators = ["OMPI_MCA_plm_rsh_agent", "OMPI_MCA_orte_default_hostfile"];
+    let plain = operators.into_iter().fold(pod("training-v1-1.9"), Pod::unset);
+    let own = |pod: &Pod| {
+        let words = "mpirun --host localhost:2 prog".split(' ').map(OsString::from).collect();
+        pod.run_words(words, Some("-")).unwrap().job.limits.pod_grace
+    };
+    assert_eq!(own(&plain), None, "this is no pod");
+    assert!(own(&plain.set("KUBERNETES_SERVICE_HOST", "10.96.0.1")).is_some());
+}
+
+#[test]
 fn the_host_file_is_found_without_its_variable() {
     let mpi = pod("mpi-v2beta1-0.8-openmpi").unset("OMPI_MCA_orte_default_hostfile");
     assert_eq!(slots(&mpi.run("mpirun prog").unwrap()).len(), 2);

@@ -19,6 +19,9 @@ const LOST_GRACE: Duration = Duration::from_secs(2);
 /// later the nodes that have not ended count as lost.
 const SLACK: Duration = Duration::from_secs(10);
 
+/// What of a pod's grace is left for us: to kill, to carry the last output, to say what happened.
+const OWN: Duration = Duration::from_secs(5);
+
 /// How long ranks may tell what they are doing when the time limit was reached, and how long the next may take.
 const STACKS: Duration = Duration::from_secs(30);
 const STACKS_PAUSE: Duration = Duration::from_secs(1);
@@ -38,6 +41,9 @@ pub(super) struct Ending {
     /// The user's last terminating signal.
     signal: Option<i32>,
     watch_at: Option<Time>,
+    /// The end of this pod was announced then: until `kill_at` ranks may take their time.
+    pod_ends_since: Option<Time>,
+    kill_at: Option<Time>,
     /// The time limit was reached, and until then ranks may tell what they are doing.
     looking_until: Option<Time>,
 }
@@ -57,7 +63,7 @@ impl Ending {
 
     pub(super) fn next_timer(&self) -> Option<Time> {
         let job = self.job_at.filter(|_| self.why.is_none());
-        earlier(earlier(job, self.force_at), self.watch_at)
+        earlier(earlier(earlier(job, self.force_at), self.watch_at), self.kill_at)
     }
 }
 
@@ -72,14 +78,25 @@ impl JobMachine {
         // The silence of a lost node has used up most of the time in which everything must be gone.
         let grace =
             if lost { LOST_GRACE.min(self.policy.limits.kill_grace) } else { self.policy.limits.kill_grace };
-        let grace_ms = u32::try_from(grace.as_millis()).unwrap_or(u32::MAX);
+        let mut grace_ms = u32::try_from(grace.as_millis()).unwrap_or(u32::MAX);
         if self.ending.stopping() {
+            if self.ending.pod_ends_since.is_some() {
+                // Pods of a job end together, and the ranks of the others are still given their time.
+                return;
+            }
             // A daemon only ever makes the stop that is under way shorter.
             return self.tell_all(Down::Stop { signal, grace_ms, name_absent: false }, out);
         }
         info!(?why, "stopping");
         self.ending.why = Some(why.clone());
         self.ending.watch_at = Some(now + 2 * grace + self.policy.limits.drain + SLACK);
+        if let (Some(grace), StopReason::Signal(signals::TERM)) = (self.policy.limits.pod_grace, &why) {
+            // How long is known later, and a second SIGTERM would disturb what ranks do at the first: the killing is
+            // ours. Should we be killed before, daemons see to it.
+            grace_ms = u32::MAX;
+            self.ending.pod_ends_since = Some(now);
+            self.pod_has(grace);
+        }
         // Whoever waits for a rank that never comes will want to know which.
         let name_absent = why == StopReason::Timeout;
         if name_absent {
@@ -87,6 +104,20 @@ impl JobMachine {
         }
         Self::event(JobEventOut::Stopping { why, force: false }, out);
         self.tell_all(Down::Stop { signal, grace_ms, name_absent }, out);
+    }
+
+    /// The embedder's stop: its grace is the usual one, wherever we run.
+    pub(super) fn cancel(&mut self, now: Time, out: &mut Vec<JobAction>) {
+        self.policy.limits.pod_grace = None;
+        self.user_signal(now, signals::TERM, out);
+    }
+
+    /// When ranks are killed that go on after the end of this pod was announced.
+    pub(super) fn pod_has(&mut self, grace: Duration) {
+        let Some(since) = self.ending.pod_ends_since.filter(|_| !self.ending.killed) else { return };
+        let at = since + (grace - OWN.min(grace / 2));
+        self.ending.kill_at = Some(at);
+        self.ending.watch_at = Some(at + self.policy.limits.drain + SLACK);
     }
 
     pub(super) fn user_signal(&mut self, now: Time, signal: i32, out: &mut Vec<JobAction>) {
@@ -132,6 +163,8 @@ impl JobMachine {
                 return;
             }
             Some(StopReason::Signal(first)) => signal == first || signal == signals::INT,
+            // Pods of a job end together: that of a worker first has failed its ranks.
+            Some(_) if self.policy.limits.pod_grace.is_some() => signal == signals::INT,
             Some(_) => true,
         };
         if !again {
@@ -148,7 +181,7 @@ impl JobMachine {
     }
 
     fn kill_all(&mut self, out: &mut Vec<JobAction>) {
-        self.ending.killed = true;
+        (self.ending.killed, self.ending.kill_at) = (true, None);
         self.tell_all(Down::Kill, out);
     }
 
@@ -181,6 +214,10 @@ impl JobMachine {
         }
         if self.ending.force_at.is_some_and(|at| now >= at) {
             return self.over(out);
+        }
+        if self.ending.kill_at.is_some_and(|at| now >= at) {
+            self.ending.kill_at = None;
+            self.kill_all(out);
         }
         if self.ending.watch_at.is_some_and(|at| now >= at) {
             self.ending.watch_at = Some(now + SLACK);

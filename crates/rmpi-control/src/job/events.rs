@@ -10,6 +10,7 @@ use rmpi_types::{JobOutcome, LaunchFault, NodeIdx, NodeLaunch, NodeReport, ProcI
 use rmpi_wire::Frame;
 use rmpi_wire::msg::Stream;
 use rmpi_wire::service::Spawn;
+use std::time::Duration;
 
 /// What failures and limits mean for a job.
 #[derive(Clone, Debug)]
@@ -137,6 +138,8 @@ pub enum JobEvent {
     Resized(Window),
     /// The embedder cancels the job: as SIGTERM.
     Cancel,
+    /// Kubernetes has said how long this pod has from SIGTERM to its end.
+    PodGrace(Duration),
     /// The reader of our standard output went away. From then on the driver discards and reports `Written`.
     BrokenPipe,
 }

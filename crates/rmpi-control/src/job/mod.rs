@@ -155,7 +155,8 @@ impl JobMachine {
                 self.tell_all(Down::Resize(window), out);
             }
             JobEvent::Resized(_) => {}
-            JobEvent::Cancel => self.user_signal(now, crate::signals::TERM, out),
+            JobEvent::Cancel => self.cancel(now, out),
+            JobEvent::PodGrace(grace) => self.pod_has(grace),
             JobEvent::BrokenPipe => self.broken_pipe(now, out),
         }
         self.check_end(now, out);

@@ -3,6 +3,7 @@
 //! on everything else between single quotes. The text itself is plain POSIX shell plus `head -c`.
 
 use super::{DaemonImage, ImageSource};
+use std::path::Path;
 
 /// Characters of a path or argument that mean themselves between double quotes inside single quotes.
 const PLAIN: &str = "_./+,:@%=~ -";
@@ -109,6 +110,13 @@ const START: &str = r#"echo RMPI-READY; exec "$p""#;
 /// # Errors
 /// When a path or argument has characters that shells treat differently.
 pub fn remote_command(image: &DaemonImage, look: Look) -> Result<String, CommandError> {
+    // Embedders' programs are no daemons, and need not be.
+    let own = std::env::current_exe().ok().filter(|p| p.file_name().is_some_and(|n| n == "rmpirun"));
+    command_of(image, look, own.as_deref().and_then(Path::to_str))
+}
+
+/// The same for a launcher that is at this path.
+pub(super) fn command_of(image: &DaemonImage, look: Look, own: Option<&str>) -> Result<String, CommandError> {
     let mut start = String::from(START);
     for word in &image.words {
         start.push_str(&format!(" \"{}\"", plain(word)?));
@@ -129,11 +137,9 @@ pub fn remote_command(image: &DaemonImage, look: Look) -> Result<String, Command
                 Look::SameImage | Look::Quick => CACHED.replace("@START", &start),
                 Look::Close => String::new(),
             };
-            // Embedders' programs are no daemons, and need not be.
-            let own = std::env::current_exe().ok().filter(|p| p.file_name().is_some_and(|n| n == "rmpirun"));
-            let own = own.and_then(|p| p.to_str().and_then(|p| plain(p).ok()).map(str::to_owned));
-            let find = FIND_OR_TAKE.replace("@OWN", own.as_deref().unwrap_or("rmpirun"));
-            let same = own.filter(|_| look == Look::SameImage).map(|own| SAME.replace("@OWN", &own));
+            let own = own.filter(|p| plain(p).is_ok());
+            let find = FIND_OR_TAKE.replace("@OWN", own.unwrap_or("rmpirun"));
+            let same = own.filter(|_| look == Look::SameImage).map(|own| SAME.replace("@OWN", own));
             let same = same.unwrap_or_default();
             script.push_str(&format!("{same}h={hash}; s={}; {cached}{PREAMBLE}{find}", bytes.len()));
         }

@@ -1,6 +1,7 @@
 //! The script under every shell that is installed, in places that cannot hold or run a daemon, and the
 //! dialogue against hosts that say anything.
 
+use super::script::command_of;
 use super::*;
 use proptest::prelude::*;
 use ring::digest::{SHA256, digest};
@@ -91,7 +92,16 @@ async fn look(
     home: &Path,
     image: &DaemonImage,
 ) -> Result<(Vec<u8>, Found), LaunchFault> {
-    let mut child = shell(login, home, &remote_command(image, look).unwrap());
+    run(&remote_command(image, look).unwrap(), login, home, image).await
+}
+
+async fn run(
+    command: &str,
+    login: &[&str],
+    home: &Path,
+    image: &DaemonImage,
+) -> Result<(Vec<u8>, Found), LaunchFault> {
+    let mut child = shell(login, home, command);
     let (mut stdin, mut stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
     let mut stderr = child.stderr.take().unwrap();
     let deadline = Instant::now() + Duration::from_secs(20);
@@ -341,12 +351,43 @@ fn other_machines_are_told_before_anything_is_sent() {
     }
 }
 
+/// Pods of one image: the launcher's own path is tried first and nothing is sent; where there is no program at it, or
+/// another build answers, the daemon comes the usual way.
+#[tokio::test]
+async fn our_own_program_at_its_path_is_the_daemon() {
+    let (home, image) = (scratch("same"), large());
+    let path = home.join("rmpirun");
+    let own = path.to_str().unwrap();
+    let ask = async |by: Look| {
+        let command = command_of(&image, by, Some(own)).unwrap();
+        let (said, found) = run(&command, &["sh", "-c"], &home, &image).await.unwrap();
+        (String::from_utf8(said).unwrap(), found)
+    };
+    let cache = home.join(".cache/rmpirun");
+    let mode = |mode| std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+    let pushed = (String::from_utf8(SAID.to_vec()).unwrap(), Found::Checked);
+    std::fs::write(&path, "#!/bin/sh\necho \"own $@\"; cat\n").unwrap();
+    mode(0o755);
+    assert_eq!(ask(Look::SameImage).await, ("own __rmpid\nhello".to_owned(), Found::ByName));
+    assert!(!cache.exists(), "nothing was sent");
+    // Its hello was not ours: a close look takes no notice of it.
+    assert_eq!(ask(Look::Close).await, pushed);
+    std::fs::remove_dir_all(&cache).unwrap();
+    mode(0o644);
+    assert_eq!(ask(Look::SameImage).await, pushed, "it cannot be run");
+    std::fs::remove_dir_all(&cache).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!(ask(Look::SameImage).await, pushed, "it is not there");
+    let hidden = command_of(&image, Look::SameImage, Some("/opt/$(x)/rmpirun")).unwrap();
+    assert!(!hidden.contains("$(x)"), "a path that a shell would read otherwise is left alone");
+}
+
 #[test]
 fn commands_survive_every_quoting() {
     for image in
         [large(), DaemonImage { source: ImageSource::Installed("/opt/x y/rmpid".into()), words: vec![] }]
     {
-        let command = remote_command(&image, Look::Quick).unwrap();
+        let command = command_of(&image, Look::SameImage, Some("/opt/rmpirun/bin/rmpirun")).unwrap();
         let inner = command.strip_prefix("exec /bin/sh -c '").unwrap().strip_suffix('\'').unwrap();
         assert!(!inner.contains(['\'', '!', '\\', '\n', '`']), "{inner}");
         assert!(command.len() < 4000, "{} bytes: some shells take no more", command.len());

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use rmpi_control::LinkId;
 use rmpi_types::{LaunchFault, NodeIdx, Stage};
 use rmpi_wire::Frame;
+use std::time::Duration;
 
 /// From a link's reading task.
 pub(crate) enum FromLink {
@@ -43,4 +44,6 @@ pub(crate) enum Input {
     StdinEof,
     Signal(i32),
     Cancel,
+    /// How long Kubernetes gives this pod from SIGTERM to its end.
+    PodGrace(Duration),
 }

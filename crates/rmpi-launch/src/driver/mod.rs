@@ -298,6 +298,7 @@ impl Driver {
                 self.feed(JobEvent::Signal(signal));
             }
             Input::Cancel => self.feed(JobEvent::Cancel),
+            Input::PodGrace(grace) => self.feed(JobEvent::PodGrace(grace)),
         }
     }
 

@@ -9,6 +9,7 @@ use crate::event::Event as JobEvent;
 use crate::image::DaemonSource;
 use crate::job::Job;
 use crate::outcome::{HostResult, HostState};
+use crate::reach::pods;
 use crate::running::Control;
 use crate::sink::Delivery;
 use crate::{hosts, record, report};
@@ -16,11 +17,12 @@ use rmpi_horovod::elastic::{Action, Elastic, End, Event, Policy, Process};
 use rmpi_horovod::{Slot, discovery};
 use rmpi_types::launch::{PmiKind, RankVars, horovod_label};
 use rmpi_types::outcome::Cause;
-use rmpi_types::spec::{Elastic as Spec, Horovod, Host, JobSpec, Slots, Stdin, Tag};
+use rmpi_types::spec::{Elastic as Spec, Horovod, Host, JobSpec, Limits, Slots, Stdin, Tag};
 use rmpi_types::{NodeIdx, ProcId, Rank, RankEnd, RankExit, RankSet};
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::IpAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -33,6 +35,9 @@ const TIMEOUT: Duration = Duration::from_secs(600);
 const NOTICE: Duration = Duration::from_secs(3);
 /// How long processes may take to end after the job, beyond their own grace.
 const FAREWELL: Duration = Duration::from_secs(20);
+
+/// The exit code after SIGTERM.
+const TERMINATED: i32 = 143;
 
 /// What comes to the loop.
 enum Input {
@@ -118,8 +123,6 @@ struct Runner<'a> {
     generation: u32,
     /// Notes of the jobs of processes: each is told once.
     noted: HashSet<String>,
-    /// Those that were told to end: their end is no news.
-    killed: Vec<Process>,
     /// Why a process failed last.
     failed: (&'static str, Option<Rank>),
     done: Option<Done>,
@@ -203,7 +206,6 @@ impl<'a> Runner<'a> {
             hosts: Vec::new(),
             generation: 0,
             noted: HashSet::new(),
-            killed: Vec::new(),
             failed: ("rank", None),
             done: None,
         };
@@ -220,7 +222,7 @@ impl<'a> Runner<'a> {
             let [term, int, hup] = &mut stop;
             tokio::select! {
                 biased;
-                _ = term.recv() => runner.stop(143, "SIGTERM"),
+                _ = term.recv() => runner.stop(TERMINATED, "SIGTERM"),
                 _ = int.recv() => runner.stop(130, "SIGINT"),
                 _ = hup.recv() => runner.stop(129, "SIGHUP"),
                 Some(event) = told.recv() => runner.feed(event),
@@ -240,7 +242,8 @@ impl<'a> Runner<'a> {
             }
             Input::Gone(process, gone) => {
                 let rank = self.running.remove(&process).map(|r| Rank(r.rank.load(Ordering::Relaxed)));
-                if !self.killed.contains(&process) {
+                // One that was told to end, or that a later generation goes on without, may end as it likes.
+                if self.machine.places().any(|(p, _)| p == process) {
                     if gone.code != 0 {
                         self.failed = (gone.cause, rank.filter(|_| gone.cause == "rank"));
                     }
@@ -287,7 +290,6 @@ impl<'a> Runner<'a> {
             Action::Reset(sizes) => self.store.begin(sizes),
             Action::Answer(waiter, text) => self.store.answer(waiter, text),
             Action::Kill(process) => {
-                self.killed.push(process);
                 self.running
                     .get(&process)
                     .and_then(|r| r.control.as_ref())
@@ -321,6 +323,10 @@ impl<'a> Runner<'a> {
                 }
             }
         }
+    }
+
+    fn controls(&self) -> impl Iterator<Item = &Control> {
+        self.running.values().filter_map(|r| r.control.as_ref())
     }
 
     fn stop(&mut self, code: i32, signal: &str) {
@@ -500,19 +506,34 @@ impl<'a> Runner<'a> {
     async fn end(mut self, inbox: &mut UnboundedReceiver<Input>) -> Ending {
         let Done { code, cause, what } =
             self.done.take().unwrap_or_else(|| Done::new(250, "internal", "the job has lost its end"));
-        self.running.values().filter_map(|r| r.control.as_ref()).for_each(Control::cancel);
-        let limit = self.spec.limits.kill_grace + self.spec.limits.drain + FAREWELL;
-        let all_gone = async {
-            while !self.running.is_empty() {
-                match inbox.recv().await {
+        let Limits { kill_grace, pod_grace, drain, .. } = self.spec.limits;
+        // This pod is being ended.
+        let pod_grace = pod_grace.filter(|_| code == TERMINATED);
+        for control in self.controls() {
+            if pod_grace.is_some() { control.signal(rmpi_control::signals::TERM) } else { control.cancel() }
+        }
+        let limit = |grace: Duration| Instant::now() + grace + drain + FAREWELL;
+        let mut until = limit(pod_grace.unwrap_or(kill_grace));
+        let (mut asking, mut asked) = (pod_grace.is_some(), pin!(pods::grace()));
+        while !self.running.is_empty() {
+            tokio::select! {
+                input = inbox.recv() => match input {
                     Some(Input::Gone(process, _)) => drop(self.running.remove(&process)),
                     Some(Input::Told(process, event)) => self.tell(process, *event),
                     Some(Input::Event(_) | Input::Script(_) | Input::Unwritten(_)) => {}
-                    None => return,
+                    None => break,
+                },
+                grace = &mut asked, if asking => {
+                    asking = false;
+                    if let Some(grace) = grace {
+                        until = limit(grace);
+                        self.controls().for_each(|control| control.pod_grace(grace));
+                    }
                 }
+                () = tokio::time::sleep_until(until.into()) => break,
             }
-        };
-        if tokio::time::timeout(limit, all_gone).await.is_ok() {
+        }
+        if self.running.is_empty() {
             self.output.finish();
         }
         let mut ending = Ending::new(u8::try_from(code).unwrap_or(u8::MAX), cause, what);

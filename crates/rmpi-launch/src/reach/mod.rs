@@ -5,7 +5,7 @@
 mod agent;
 mod back;
 mod local;
-mod pods;
+pub(crate) mod pods;
 mod process;
 mod remote;
 

@@ -1,9 +1,10 @@
-//! What Kubernetes says of a pod that does not come: asked through `kubectl` where the launcher pod has one and its
-//! service account may ask. A hint and nothing more: without it all works the same.
+//! What Kubernetes says of pods, of one that does not come and of our own when it ends: asked through `kubectl` where the
+//! launcher pod has one and its service account may ask. Nothing depends on it.
 
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
+use tokio::io::AsyncReadExt as _;
 
 /// Where operators that reach workers by `kubectl exec` put it.
 const DELIVERED: &str = "/opt/kube/kubectl";
@@ -14,6 +15,10 @@ const FIELDS: &str = "jsonpath={.status.phase}{\"\\n\"}{.status.reason}{\"\\n\"}
 {range .status.conditions[?(@.status==\"False\")]}{.reason}: {.message}; {end}{\"\\n\"}\
 {range .status.containerStatuses[*]}{.state.waiting.reason}: {.state.waiting.message}; {end}{\"\\n\"}\
 {range .status.containerStatuses[*]}{.state.terminated.reason}: exit code {.state.terminated.exitCode}; {end}{\"\\n\"}";
+
+/// What is asked of our own pod, a line each.
+const GRACES: &str =
+    "jsonpath={.metadata.deletionGracePeriodSeconds}{\"\\n\"}{.spec.terminationGracePeriodSeconds}{\"\\n\"}";
 
 /// The program to ask with, if this is a pod and has one.
 pub(super) fn kubectl() -> Option<&'static str> {
@@ -37,6 +42,30 @@ pub(super) async fn ask(kubectl: &str, host: &str) -> Option<String> {
     }
     let error = String::from_utf8_lossy(&output.stderr);
     error.contains("(NotFound)").then(|| "Kubernetes: there is no such pod".to_owned())
+}
+
+/// How long this pod has from SIGTERM to SIGKILL: when it is being deleted what was said then, else its manifest's word.
+/// `None` when that cannot be known.
+pub(crate) async fn grace() -> Option<Duration> {
+    let kubectl = kubectl()?;
+    // A pod's host name is its name, unless a Service gives it another: then only the manifest can tell.
+    let named = std::env::var("POD_NAME").ok().filter(|n| !n.is_empty());
+    let pod = named.or_else(|| crate::hosts::own_name().split('.').next().map(str::to_owned))?;
+    let mut command = tokio::process::Command::new(kubectl);
+    command.args(["get", "pod", &pod, "--request-timeout=2s", "-o", GRACES]);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
+    let mut child = command.spawn().ok()?;
+    let mut text = String::new();
+    // Its exit code may have been taken by the worker that this process also is.
+    tokio::time::timeout(LIMIT, child.stdout.as_mut()?.read_to_string(&mut text)).await.ok()?.ok()?;
+    seconds(&text)
+}
+
+/// The answer to [`GRACES`].
+fn seconds(text: &str) -> Option<Duration> {
+    let mut lines = text.lines().map(|l| l.trim().parse().ok().map(Duration::from_secs));
+    let (deleted, manifest) = (lines.next().flatten(), lines.next().flatten());
+    deleted.or(manifest)
 }
 
 /// The answer to [`FIELDS`] in a few words.
@@ -64,6 +93,16 @@ fn read(text: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_grace_of_a_deletion_counts_before_that_of_the_manifest() {
+        let cases =
+            [("\n30\n", Some(30)), ("5\n30\n", Some(5)), ("0\n30\n", Some(0)), ("\n\n", None), ("", None)];
+        for (text, want) in cases {
+            assert_eq!(seconds(text), want.map(Duration::from_secs), "{text:?}");
+        }
+        assert_eq!(seconds("error: x\n-3\n"), None);
+    }
 
     #[test]
     fn answers_become_a_few_words() {
