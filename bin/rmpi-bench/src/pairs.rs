@@ -54,14 +54,17 @@ pub(crate) fn stream(b: &Bench, mode: &'static str, min: usize, max: usize) -> R
             }
             if rank == 0 {
                 comm.scope(|s| {
-                    let sends: Result<Vec<_>, _> = (0..WINDOW).map(|_| s.isend(data, 1, 2)).collect();
-                    sends?.into_iter().try_for_each(|q| q.wait().map(drop))
+                    let mut sends = Vec::with_capacity(WINDOW);
+                    for _ in 0..WINDOW {
+                        sends.push(s.isend(data, 1, 2)?);
+                    }
+                    s.wait_all(sends)
                 })?;
                 comm.recv(&mut [0u8], 1, 3)?;
             } else if rank == 1 {
                 comm.scope(|s| {
                     let receives = s.irecv_over(data, WINDOW, 0, 2)?;
-                    receives.into_iter().try_for_each(|q| q.wait().map(drop))
+                    s.wait_all(receives)
                 })?;
                 comm.send(&[0u8], 0, 3)?;
             }

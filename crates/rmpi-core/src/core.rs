@@ -8,7 +8,7 @@ use crate::conn::{Conn, STAGING};
 use crate::error::Fault;
 use crate::local::Rail;
 use crate::matching::Matcher;
-use crate::ops::{OpId, Ops, State, Status};
+use crate::ops::{OpId, Ops, Status};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use rmpi_net::{Acceptor, Dial, JobKey, Route};
 use rmpi_shm::Segment;
@@ -343,11 +343,7 @@ impl Core {
     pub(crate) fn complete(&mut self, op: OpId, result: Result<Status, Fault>) {
         self.completions += 1;
         let Some(o) = self.ops.get_mut(op) else { return };
-        o.state = State::Done;
-        // A fault noticed on the way (truncation, another type) outranks success at the end.
-        if o.result.is_ok() {
-            o.result = result;
-        }
+        o.end(result);
         if o.orphan {
             self.ops.remove(op);
         }

@@ -70,16 +70,63 @@ type PostedAny = (Posted, Option<Arc<[u32]>>);
 /// Names an unexpected message: its age.
 pub(crate) type Age = u64;
 
+/// Receives posted to one source each. Messages in a row mostly have one source, so its queue is found without a
+/// look into the table.
+#[derive(Default)]
+struct Exact {
+    places: Map<(u32, u32), usize>,
+    queues: Vec<VecDeque<Posted>>,
+    /// The source asked for last, and its queue.
+    last: Option<((u32, u32), usize)>,
+}
+
+impl Exact {
+    /// The queue of a context and source, if there ever was one.
+    #[inline]
+    fn get(&mut self, key: (u32, u32)) -> Option<&mut VecDeque<Posted>> {
+        let at = match self.last {
+            Some((last, at)) if last == key => at,
+            _ => {
+                let at = *self.places.get(&key)?;
+                self.last = Some((key, at));
+                at
+            }
+        };
+        self.queues.get_mut(at)
+    }
+
+    /// The same; made if there was none.
+    #[inline]
+    fn queue(&mut self, key: (u32, u32)) -> &mut VecDeque<Posted> {
+        let at = match self.last {
+            Some((last, at)) if last == key => at,
+            _ => self.find_or_make(key),
+        };
+        &mut self.queues[at]
+    }
+
+    fn find_or_make(&mut self, key: (u32, u32)) -> usize {
+        let queues = &mut self.queues;
+        let at = *self.places.entry(key).or_insert_with(|| {
+            queues.push(VecDeque::new());
+            queues.len() - 1
+        });
+        self.last = Some((key, at));
+        at
+    }
+}
+
 #[derive(Default)]
 pub(crate) struct Matcher {
     clock: u64,
-    exact: Map<(u32, u32), VecDeque<Posted>>,
+    exact: Exact,
     any: Map<u32, VecDeque<PostedAny>>,
     by_source: Map<(u32, u32), VecDeque<(Age, i32)>>,
     by_age: Map<u32, BTreeMap<Age, (u32, i32)>>,
     messages: HashMap<Age, Unexpected>,
-    /// Receives in `exact` and `any`.
+    /// Receives in `exact` and `any`, and in `any` alone.
     posted: usize,
+    posted_any: usize,
 }
 
 fn member(group: Option<&Arc<[u32]>>, source: u32) -> bool {
@@ -105,14 +152,18 @@ impl Matcher {
         self.posted += 1;
         let posted = Posted { number: self.clock, op, tag };
         match source {
-            Some(s) => self.exact.entry((context, s)).or_default().push_back(posted),
-            None => self.any.entry(context).or_default().push_back((posted, group)),
+            Some(s) => self.exact.queue((context, s)).push_back(posted),
+            None => {
+                self.posted_any += 1;
+                self.any.entry(context).or_default().push_back((posted, group));
+            }
         }
     }
 
     /// Posts receives alike from one source, that nothing unexpected matches.
     pub(crate) fn post_all(&mut self, ops: &[OpId], context: u32, source: u32, tag: Option<i32>) {
-        let queue = self.exact.entry((context, source)).or_default();
+        let queue = self.exact.queue((context, source));
+        queue.reserve(ops.len());
         for &op in ops {
             self.clock += 1;
             queue.push_back(Posted { number: self.clock, op, tag });
@@ -121,17 +172,56 @@ impl Matcher {
     }
 
     /// Takes the posted receive that a message from `source` with `tag` matches.
+    #[inline]
     pub(crate) fn arrive(&mut self, context: u32, source: u32, tag: i32) -> Option<OpId> {
         if self.posted == 0 {
             return None;
         }
+        // The usual case: nobody receives from any source, and the oldest receive is the one.
+        if self.posted_any == 0 {
+            let queue = self.exact.get((context, source))?;
+            let front = queue.front()?;
+            if front.tag.is_none_or(|t| t == tag) {
+                let op = front.op;
+                queue.pop_front();
+                self.posted -= 1;
+                return Some(op);
+            }
+        }
+        self.search(context, source, tag)
+    }
+
+    /// Offers a message to the receive that has waited longest, if it is the one and posted to this source; whether
+    /// it was taken. `false` says nothing about other receives.
+    #[inline]
+    pub(crate) fn arrive_if(
+        &mut self,
+        context: u32,
+        source: u32,
+        tag: i32,
+        takes: impl FnOnce(OpId) -> bool,
+    ) -> bool {
+        if self.posted == 0 || self.posted_any > 0 {
+            return false;
+        }
+        let Some(queue) = self.exact.get((context, source)) else { return false };
+        let taken = queue.front().is_some_and(|p| p.tag.is_none_or(|t| t == tag) && takes(p.op));
+        if taken {
+            queue.pop_front();
+            self.posted -= 1;
+        }
+        taken
+    }
+
+    #[inline(never)]
+    fn search(&mut self, context: u32, source: u32, tag: i32) -> Option<OpId> {
         let fits = |p: &Posted| p.tag.is_none_or(|t| t == tag);
-        let exact = self.exact.get_mut(&(context, source));
+        let exact = self.exact.get((context, source));
         let at_exact = exact.as_ref().and_then(|q| {
             let i = q.iter().position(fits)?;
             Some((i, q[i].number))
         });
-        let any = if self.any.is_empty() { None } else { self.any.get_mut(&context) };
+        let any = if self.posted_any == 0 { None } else { self.any.get_mut(&context) };
         let at_any = any.as_ref().and_then(|q| {
             let i = q.iter().position(|(p, g)| fits(p) && member(g.as_ref(), source))?;
             Some((i, q[i].0.number))
@@ -139,7 +229,10 @@ impl Matcher {
         let found = match (at_exact, at_any) {
             (Some((0, n)), other) if other.is_none_or(|(_, m)| n < m) => exact?.pop_front().map(|p| p.op),
             (Some((i, n)), other) if other.is_none_or(|(_, m)| n < m) => exact?.remove(i).map(|p| p.op),
-            (_, Some((i, _))) => any?.remove(i).map(|(p, _)| p.op),
+            (_, Some((i, _))) => {
+                self.posted_any -= 1;
+                any?.remove(i).map(|(p, _)| p.op)
+            }
             _ => None,
         };
         self.posted -= usize::from(found.is_some());
@@ -149,7 +242,7 @@ impl Matcher {
     /// Takes a posted receive out again; whether it was there.
     pub(crate) fn withdraw(&mut self, op: OpId, context: u32, source: Option<u32>) -> bool {
         let found = match source {
-            Some(s) => self.exact.get_mut(&(context, s)).and_then(|q| {
+            Some(s) => self.exact.get((context, s)).and_then(|q| {
                 let i = q.iter().position(|p| p.op == op)?;
                 q.remove(i).map(drop)
             }),
@@ -159,6 +252,7 @@ impl Matcher {
             }),
         };
         self.posted -= usize::from(found.is_some());
+        self.posted_any -= usize::from(found.is_some() && source.is_none());
         found.is_some()
     }
 
@@ -278,7 +372,12 @@ mod tests {
                         let want = posted.iter().position(|&(_, ps, pt)| {
                             ps.is_none_or(|p| p == s) && pt.is_none_or(|p| p == t)
                         }).map(|i| posted.remove(i).0);
-                        let got = m.arrive(0, s, t).map(OpId::raw);
+                        let mut taken = None;
+                        let at_once = m.arrive_if(0, s, t, |op| {
+                            taken = Some(op).filter(|_| s + 1 != t.unsigned_abs());
+                            taken.is_some()
+                        });
+                        let got = if at_once { taken } else { m.arrive(0, s, t) }.map(OpId::raw);
                         prop_assert_eq!(got, want);
                         if got.is_none() {
                             unexpected.push((id, s, t));

@@ -3,7 +3,6 @@
 
 use crate::error::Fault;
 use crate::memory::{Keeper, Memory, RawBuf};
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// Names one operation of one engine; never used twice within 2^32 uses of a slot.
@@ -70,7 +69,10 @@ pub(crate) struct Op {
     pub(crate) keep: Option<Box<dyn Memory>>,
     /// Keeps an arena's memory alive.
     pub(crate) hold: Option<Arc<Keeper>>,
-    pub(crate) result: Result<Status, Fault>,
+    /// Bytes of payload, once it is over.
+    pub(crate) length: u64,
+    /// What went wrong; operations are many and faults are few, so it is elsewhere.
+    pub(crate) fault: Option<Box<Fault>>,
     /// The buffer may be written beyond the message's length.
     pub(crate) scribble: bool,
     /// Nobody will ask for the result: free the slot at completion.
@@ -85,15 +87,32 @@ struct Slot {
 #[derive(Default)]
 pub(crate) struct Ops {
     slots: Vec<Slot>,
-    free: VecDeque<usize>,
+    /// The last one freed is used first: it is warm.
+    free: Vec<usize>,
+}
+
+impl Op {
+    /// Notes how it ended. A fault noticed on the way (truncation, another type) outranks success at the end, and
+    /// what comes after it.
+    #[inline]
+    pub(crate) fn end(&mut self, result: Result<Status, Fault>) {
+        self.state = State::Done;
+        match result {
+            Ok(Status { peer, tag, length }) => {
+                (self.peer, self.tag, self.length) = (Some(peer), tag, length)
+            }
+            Err(fault) => drop(self.fault.get_or_insert_with(|| Box::new(fault))),
+        }
+    }
 }
 
 impl Ops {
+    #[inline]
     pub(crate) fn insert(&mut self, op: Op) -> OpId {
-        let index = self.free.pop_front().unwrap_or_else(|| {
-            self.slots.push(Slot { generation: 0, op: None });
-            self.slots.len() - 1
-        });
+        let Some(index) = self.free.pop() else {
+            self.slots.push(Slot { generation: 0, op: Some(op) });
+            return OpId(self.slots.len() as u64 - 1);
+        };
         let slot = &mut self.slots[index];
         slot.op = Some(op);
         OpId(index as u64 | u64::from(slot.generation) << 32)
@@ -104,6 +123,7 @@ impl Ops {
         self.slots.get(index).filter(|s| s.generation == generation)?.op.as_ref()
     }
 
+    #[inline]
     pub(crate) fn get_mut(&mut self, id: OpId) -> Option<&mut Op> {
         let (index, generation) = id.parts();
         self.slots.get_mut(index).filter(|s| s.generation == generation)?.op.as_mut()
@@ -114,8 +134,7 @@ impl Ops {
         let slot = self.slots.get_mut(index).filter(|s| s.generation == generation)?;
         let op = slot.op.take()?;
         slot.generation = slot.generation.wrapping_add(1);
-        // Recent slots are reused first while few are free: they are warm.
-        self.free.push_front(index);
+        self.free.push(index);
         Some(op)
     }
 
@@ -132,12 +151,31 @@ impl Ops {
             return None;
         }
         // Taken out field by field: operations are large, and moving one costs more than all else here.
-        let result = std::mem::replace(&mut op.result, Err(Fault::Spent));
+        let status = Status { peer: op.peer.unwrap_or(u32::MAX), tag: op.tag, length: op.length };
+        let result = op.fault.take().map_or(Ok(status), |fault| Err(*fault));
         let keep = op.keep.take();
         slot.op = None;
         slot.generation = slot.generation.wrapping_add(1);
-        self.free.push_front(index);
+        self.free.push(index);
         Some((result, keep))
+    }
+
+    /// Forgets an operation that is over, and says how it ended; `None` while it runs. Operations are large, and
+    /// moving one costs more than all else here.
+    #[inline]
+    pub(crate) fn settle(&mut self, id: OpId) -> Option<Result<(), Fault>> {
+        let (index, generation) = id.parts();
+        let slot = self.slots.get_mut(index).filter(|s| s.generation == generation);
+        let Some(Slot { generation, op: place @ Some(_) }) = slot else { return Some(Err(Fault::Spent)) };
+        let op = place.as_mut()?;
+        if !matches!(op.state, State::Done) {
+            return None;
+        }
+        let fault = op.fault.take();
+        *place = None;
+        *generation = generation.wrapping_add(1);
+        self.free.push(index);
+        Some(fault.map_or(Ok(()), |f| Err(*f)))
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (OpId, &Op)> {

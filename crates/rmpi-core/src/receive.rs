@@ -96,8 +96,8 @@ impl Core {
     /// The window of a receive in whose place bytes of its message may be read.
     pub(crate) fn landing(&self, op: OpId, offset: u64) -> Option<RawBuf> {
         let o = self.ops.get(op)?;
-        let good =
-            matches!(o.state, State::RecvData { .. }) && !matches!(o.result, Err(Fault::Mismatch { .. }));
+        let good = matches!(o.state, State::RecvData { .. })
+            && !matches!(o.fault.as_deref(), Some(Fault::Mismatch { .. }));
         let offset = usize::try_from(offset).ok()?;
         good.then(|| o.buf.part(offset, usize::MAX)).filter(|w| w.len() > 0)
     }
@@ -320,10 +320,12 @@ impl Core {
         (o.peer, o.tag) = (Some(e.source), e.tag);
         o.state = State::RecvData { got: 0, total: e.length, eager: false };
         if o.check != e.check {
-            o.result = Err(Fault::Mismatch { rank: e.source, tag: e.tag, expected: o.check, got: e.check });
+            let fault = Fault::Mismatch { rank: e.source, tag: e.tag, expected: o.check, got: e.check };
+            o.fault = Some(Box::new(fault));
         } else if e.length > o.buf.len() as u64 && !o.orphan {
             let capacity = o.buf.len() as u64;
-            o.result = Err(Fault::Truncated { rank: e.source, tag: e.tag, sent: e.length, capacity });
+            let fault = Fault::Truncated { rank: e.source, tag: e.tag, sent: e.length, capacity };
+            o.fault = Some(Box::new(fault));
         }
     }
 

@@ -77,6 +77,23 @@ impl<'scope> Scope<'scope, '_> {
     }
 }
 
+impl Scope<'_, '_> {
+    /// Waits for operations of this scope.
+    ///
+    /// # Errors
+    /// As [`Engine::wait_all`].
+    pub fn wait_all(&self, ops: &[OpId]) -> Result<(), Fault> {
+        let outcome = self.engine.wait_all(ops);
+        // Mostly these are the last or all that were started, and nothing is left to be released.
+        let mut mine = self.ops.lock().unwrap_or_else(PoisonError::into_inner);
+        if mine.ends_with(ops) {
+            let rest = mine.len() - ops.len();
+            mine.truncate(rest);
+        }
+        outcome
+    }
+}
+
 /// Releases all operations of a scope.
 struct ScopeGuard<'a, 'scope, 'env>(&'a Scope<'scope, 'env>);
 

@@ -80,7 +80,7 @@ impl Core {
 
     /// Starts a task; its id is waited for like any other.
     pub fn spawn(&mut self, task: Box<dyn Task>) -> OpId {
-        let mut op = self.blank(State::Running, 0, 0, 0, RawBuf::EMPTY);
+        let mut op = Self::blank(State::Running, 0, 0, 0, RawBuf::EMPTY);
         op.peer = Some(self.config.rank);
         let id = self.ops.insert(op);
         self.tasks.push((id, Some(task)));
@@ -88,8 +88,8 @@ impl Core {
         id
     }
 
-    fn blank(&self, state: State, context: u32, tag: i32, check: u16, buf: RawBuf) -> Op {
-        let status = Status { peer: self.config.rank, tag, length: 0 };
+    #[inline]
+    fn blank(state: State, context: u32, tag: i32, check: u16, buf: RawBuf) -> Op {
         Op {
             state,
             peer: None,
@@ -100,14 +100,15 @@ impl Core {
             buf,
             keep: None,
             hold: None,
-            result: Ok(status),
+            length: 0,
+            fault: None,
             scribble: false,
             orphan: false,
         }
     }
 
     pub(crate) fn submit_send(&mut self, s: SendSpec, buf: RawBuf, keep: Option<Box<dyn Memory>>) -> OpId {
-        let mut op = self.blank(State::SendQueued, s.context, s.tag, s.check, buf);
+        let mut op = Self::blank(State::SendQueued, s.context, s.tag, s.check, buf);
         (op.peer, op.keep) = (Some(s.to), keep);
         let id = self.ops.insert(op);
         let status = Status { peer: s.to, tag: s.tag, length: buf.len() as u64 };
@@ -211,7 +212,7 @@ impl Core {
 
     pub(crate) fn submit_recv(&mut self, s: &RecvSpec, buf: RawBuf, keep: Option<Box<dyn Memory>>) -> OpId {
         let source = s.source();
-        let mut op = self.blank(State::RecvPosted, s.context, s.tag.unwrap_or(0), s.check, buf);
+        let mut op = Self::blank(State::RecvPosted, s.context, s.tag.unwrap_or(0), s.check, buf);
         (op.peer, op.keep, op.scribble, op.group) = (source, keep, s.scribble, s.group().cloned());
         let id = self.ops.insert(op);
         if let Some(rank) = source.filter(|&r| r >= self.config.size) {
@@ -253,7 +254,7 @@ impl Core {
         }
         let ops: Vec<OpId> = (0..count)
             .map(|_| {
-                let mut op = self.blank(State::RecvPosted, s.context, s.tag.unwrap_or(0), s.check, buf);
+                let mut op = Self::blank(State::RecvPosted, s.context, s.tag.unwrap_or(0), s.check, buf);
                 (op.peer, op.scribble) = (s.source(), s.scribble);
                 self.ops.insert(op)
             })
@@ -265,7 +266,7 @@ impl Core {
     /// The operation of a receive whose eager message has begun to come.
     pub(crate) fn begun_recv(&mut self, s: &RecvSpec, buf: RawBuf, status: Status) -> OpId {
         let state = State::RecvData { got: 0, total: status.length, eager: true };
-        let mut op = self.blank(state, s.context, status.tag, s.check, buf);
+        let mut op = Self::blank(state, s.context, status.tag, s.check, buf);
         (op.peer, op.scribble) = (Some(status.peer), s.scribble);
         self.ops.insert(op)
     }

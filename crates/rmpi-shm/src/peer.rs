@@ -198,6 +198,10 @@ impl Peer {
         debug_assert!(bytes.len() <= INLINE);
         let (first, second) = head(label, u8::try_from(bytes.len()).unwrap_or(0));
         self.out.write(1, second);
+        if let Ok(word) = <[u8; 8]>::try_from(bytes) {
+            self.out.write(2, u64::from_le_bytes(word));
+            return self.out.publish(first);
+        }
         let (words, rest) = bytes.as_chunks::<8>();
         for (i, word) in words.iter().enumerate().take(INLINE / 8) {
             self.out.write(2 + i, u64::from_le_bytes(*word));
@@ -324,6 +328,20 @@ impl Peer {
         self.inn.peek().map(|first| self.parse(first))
     }
 
+    /// The next message if its payload is in its slot, and how long it is.
+    #[expect(clippy::cast_possible_truncation, reason = "fields are cut out of words")]
+    #[inline]
+    pub fn peek_inline(&self) -> Option<(Label, usize)> {
+        let first = self.inn.peek()?;
+        let len = usize::from((first >> 40) as u8);
+        if len > INLINE {
+            return None;
+        }
+        let second = self.inn.read(1);
+        let (context, tag) = (second as u32, ((second >> 32) as u32).cast_signed());
+        Some((Label { kind: (first >> 32) as u8, check: (first >> 48) as u16, context, tag }, len))
+    }
+
     #[expect(clippy::cast_possible_truncation, reason = "fields are cut out of words")]
     #[inline]
     fn parse(&self, first: u64) -> Result<Message, Impossible> {
@@ -358,8 +376,14 @@ impl Peer {
         }
     }
 
+    /// Copies the payload of a message in its slot, as much as fits; at most [`INLINE`] bytes are there.
     #[inline]
-    fn read_inline(&self, into: &mut [u8]) {
+    pub fn read_inline(&self, into: &mut [u8]) {
+        if let Ok(word) = <&mut [u8; 8]>::try_from(&mut *into) {
+            *word = self.inn.read(2).to_le_bytes();
+            return;
+        }
+        let into = clamp(into, INLINE);
         let (words, rest) = into.as_chunks_mut::<8>();
         let count = words.len();
         for (i, word) in words.iter_mut().enumerate() {

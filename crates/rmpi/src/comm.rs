@@ -138,12 +138,14 @@ impl Communicator {
     ///
     /// # Errors
     /// [`Error::NoSuchRank`].
+    #[inline]
     pub fn world_rank(&self, rank: u32) -> Result<u32, Error> {
         let found = self.group.get(rank as usize).copied();
-        found.ok_or(Error::NoSuchRank { rank, size: self.size() })
+        found.ok_or_else(|| Error::NoSuchRank { rank, size: self.size() })
     }
 
     /// The group's number of a rank of the world.
+    #[inline]
     pub(crate) fn local(&self, world: u32) -> u32 {
         match &self.inverse {
             None => world,

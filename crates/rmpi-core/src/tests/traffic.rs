@@ -339,3 +339,52 @@ proptest! {
         drop(again);
     }
 }
+
+/// Windows of messages of one slot and more, some too long and some of another kind, between two ranks that wait for
+/// a whole window at once.
+#[test]
+fn windows_that_are_waited_for_at_once() {
+    const N: usize = 48;
+    let len = |i: usize| [8, 0, 3, 48, 49, 700, 5000, 8][i % 8];
+    ranks(2, move |me, e| {
+        for round in 0..40usize {
+            let (bad, strange) = (round % 4 == 1, round % 4 == 2);
+            if me == 0 {
+                let all: Vec<Vec<u8>> = (0..N).map(|i| pattern(len(i), (round * N + i) as u64)).collect();
+                let outcome = e.scope(|s| {
+                    let ops: Vec<OpId> =
+                        all.iter().zip(0..).filter_map(|(d, i)| s.send(to(1, i % 3), d).err()).collect();
+                    s.wait_all(&ops)
+                });
+                assert_eq!(outcome, Ok(()));
+                e.recv(&from(1, 9), &mut [0]).unwrap();
+            } else {
+                let mut all: Vec<Vec<u8>> = (0..N).map(|i| vec![1; len(i)]).collect();
+                if bad {
+                    all[8].truncate(5);
+                    all[16].truncate(1);
+                }
+                let outcome = e.scope(|s| {
+                    let mut ops = Vec::new();
+                    for (i, d) in all.iter_mut().enumerate() {
+                        let check = u16::from(strange && i == 24);
+                        let tag = i32::try_from(i % 3).unwrap();
+                        ops.push(s.recv(&RecvSpec { check, ..from(0, tag) }, d));
+                    }
+                    s.wait_all(&ops)
+                });
+                match outcome {
+                    Err(Fault::Truncated { sent: 8, capacity: 5, tag: 2, .. }) if bad => {}
+                    Err(Fault::Mismatch { expected: 1, got: 0, .. }) if strange => {}
+                    Ok(()) if !bad && !strange => {}
+                    other => panic!("{other:?} in round {round}"),
+                }
+                for (i, d) in all.iter().enumerate().filter(|(i, _)| !strange || *i != 24) {
+                    let want = pattern(len(i), (round * N + i) as u64);
+                    assert!(d[..] == want[..d.len()], "message {i} of round {round}");
+                }
+                e.send(to(0, 9), &[1]).unwrap();
+            }
+        }
+    });
+}
