@@ -15,10 +15,10 @@ use nix::sys::stat::Mode;
 use rmpi_pmi::pmix::server::PmixServer;
 use rmpi_types::launch::{NodeEndpoints, RankEndpoint, RankLaunch, RankVars};
 use rmpi_types::{DataPlane, EndpointTable, LaunchFault, NodeLaunch, ProcId, Rank, Stage, Transport, exit};
-use std::ffi::{CString, OsStr, OsString};
+use std::ffi::{CString, NulError, OsStr, OsString};
 use std::io::{self, Write};
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -297,7 +297,7 @@ impl Prepared {
             let env = env::per_rank(rank, app, self.launch.mpi.pmi.pmi(), &names).into_iter();
             let pmi_id = pmi_port.map(|(_, first)| ("PMI_ID", first.saturating_add(rank.rank.0).to_string()));
             let env = env.chain(more).chain(of_pmix).chain(pmi_id);
-            let env = env.filter_map(|(n, v)| CString::new(format!("{n}={v}")).ok()).collect();
+            let env = env.filter_map(|(n, v)| pair(n.as_bytes(), v.as_bytes()).ok()).collect();
             ends.push(ours);
             let stopped = self.launch.extras.stop_on_exec;
             Ok(Child { program, env, cpus: rank.cpus.clone(), memory, fds, nofile, stopped })
@@ -329,12 +329,7 @@ impl Prepared {
             }
             env::strip_per_rank(&mut vars, app);
             vars.insert("PWD".into(), found.wdir.clone().into_os_string());
-            let env = vars.into_iter().map(|(name, value)| {
-                let mut pair = name.into_vec();
-                pair.push(b'=');
-                pair.extend_from_slice(value.as_bytes());
-                CString::new(pair)
-            });
+            let env = vars.iter().map(|(name, value)| pair(name.as_bytes(), value.as_bytes()));
             let argv = std::iter::once(&app.program).chain(&app.args);
             let argv = argv.map(|a| CString::new(a.as_bytes())).collect::<Result<_, _>>().map_err(nul)?;
             let path = CString::new(found.path.as_os_str().as_bytes()).map_err(nul)?;
@@ -344,6 +339,15 @@ impl Prepared {
         }
         Ok(programs)
     }
+}
+
+/// A variable as a program gets it. Its memory is asked for once: 64 ranks have some 2,000 of them.
+fn pair(name: &[u8], value: &[u8]) -> Result<CString, NulError> {
+    let mut pair = Vec::with_capacity(name.len() + value.len() + 2);
+    pair.extend_from_slice(name);
+    pair.push(b'=');
+    pair.extend_from_slice(value);
+    CString::new(pair)
 }
 
 /// Their ends of a rank's descriptors, with the numbers there.

@@ -61,10 +61,9 @@ pub(crate) fn nonblocking(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     sys::watch(fd)
 }
 
-/// Our end of a rank's output.
+/// Our end of a rank's output, as [`output`] or [`pipe`] made it: no flag of it is set yet.
 pub(crate) fn readable(fd: OwnedFd) -> io::Result<Receiver> {
-    let flags = OFlag::from_bits_retain(fcntl(&fd, FcntlArg::F_GETFL)?);
-    fcntl(&fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
+    fcntl(&fd, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
     // It may be a terminal, which is read in the same way.
     Receiver::from_owned_fd_unchecked(fd)
 }
