@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::{mpsc, oneshot};
 
 /// Bytes read at once at first: thousands of quiet hosts must cost little.
-const READ_MIN: usize = 2 << 10;
+const READ_MIN: usize = 512;
 /// Bytes read at once from a busy stream.
 const READ_MAX: usize = 256 << 10;
 /// Bytes encoded before they are written.
@@ -21,7 +21,7 @@ const BATCH: usize = 256 << 10;
 /// Frames taken from the queue at once.
 const FRAMES: usize = 64;
 /// Bytes and frames of those buffers that stay with a quiet link.
-const KEPT_BATCH: usize = 1 << 10;
+const KEPT_BATCH: usize = 256;
 const KEPT_FRAMES: usize = 2;
 
 /// What carries frames.

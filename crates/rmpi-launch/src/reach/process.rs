@@ -80,7 +80,7 @@ fn watch_end(
 ) {
     let words = Arc::downgrade(words);
     tokio::spawn(async move {
-        let mut buffer = [0; 1024];
+        let mut buffer = [0; 256];
         while let Ok(n @ 1..) = stderr.read(&mut buffer).await {
             let Some(words) = words.upgrade() else { return };
             words.keep(&buffer[..n]);
