@@ -19,13 +19,15 @@ rmpi-bench [--transport NAME] MODE [BYTES]: micro-benchmarks between the ranks o
   barrier
   sum             f32 sum of two arrays by each rank alone, without messages
   overlap         non-blocking allreduce under computation of the same length; `hidden` is the part of the
-                  shorter of the two that the other hid
+                  shorter of the two that the other hid; --looks no: without a look at it meanwhile
   soak            random messages and collectives for --seconds S (60), every byte checked; --seed N (1) gives
-                  the same work again
+                  the same work again; `longest_gap` is the longest time, in seconds, in which a rank finished nothing
   init            time in World::init of the slowest rank
 
   BYTES           largest message (as the usual MPI benchmarks: 4 MiB to 64 MiB by mode)
   --transport     auto (what the launcher was told, else the fastest) or tcp
+  --buffers       ordinary, or shared: allreduce in place on buffers in the node's memory (World::alloc)
+  --progress-thread  a thread of each rank makes progress while it computes (for overlap)
 ";
 
 /// What is measured.
@@ -96,6 +98,11 @@ pub(crate) struct Args {
     pub(crate) transport: Transport,
     pub(crate) seconds: Duration,
     pub(crate) seed: u64,
+    /// Buffers of `World::alloc`.
+    pub(crate) shared: bool,
+    pub(crate) progress_thread: bool,
+    /// Whether `overlap` looks at its request while it computes.
+    pub(crate) looks: bool,
 }
 
 /// What the words ask for.
@@ -116,6 +123,8 @@ pub(crate) enum ArgsError {
     NoValue(&'static str),
     #[error("{0} needs a whole number")]
     Number(&'static str),
+    #[error("{0} is {1} or {2}, not {3:?}")]
+    Choice(&'static str, &'static str, &'static str, String),
     #[error("{0:?} is not a number of bytes, at least 4")]
     Bytes(String),
     #[error("{0:?} is too much; see --help")]
@@ -128,10 +137,18 @@ fn number(option: &'static str, word: Option<String>) -> Result<u64, ArgsError> 
     word.ok_or(ArgsError::NoValue(option))?.parse().map_err(|_| ArgsError::Number(option))
 }
 
+/// Whether the second of two words was given.
+fn second(option: &'static str, words: [&'static str; 2], word: Option<String>) -> Result<bool, ArgsError> {
+    let word = word.ok_or(ArgsError::NoValue(option))?;
+    let found = words.iter().position(|w| *w == word);
+    found.map(|at| at == 1).ok_or(ArgsError::Choice(option, words[0], words[1], word))
+}
+
 /// Reads the words after the program's name.
 pub(crate) fn parse(words: impl IntoIterator<Item = String>) -> Result<Parsed, ArgsError> {
     let (mut mode, mut bytes, mut transport) = (None, None, Transport::Auto);
     let (mut seconds, mut seed) = (Duration::from_mins(1), 1);
+    let (mut shared, mut progress_thread, mut looks) = (false, false, true);
     let mut words = words.into_iter();
     while let Some(word) = words.next() {
         match word.as_str() {
@@ -141,6 +158,9 @@ pub(crate) fn parse(words: impl IntoIterator<Item = String>) -> Result<Parsed, A
             }
             "--seconds" => seconds = Duration::from_secs(number("--seconds", words.next())?),
             "--seed" => seed = number("--seed", words.next())?,
+            "--buffers" => shared = second("--buffers", ["ordinary", "shared"], words.next())?,
+            "--looks" => looks = second("--looks", ["no", "yes"], words.next())?,
+            "--progress-thread" => progress_thread = true,
             _ if mode.is_none() => {
                 let found = Mode::ALL.iter().find(|(name, _)| *name == word);
                 mode = Some(found.ok_or(ArgsError::Mode(word))?.1);
@@ -153,7 +173,10 @@ pub(crate) fn parse(words: impl IntoIterator<Item = String>) -> Result<Parsed, A
         }
     }
     let mode = mode.ok_or(ArgsError::NoMode)?;
-    Ok(Parsed::Run(Args { mode, bytes, transport, seconds, seed }))
+    if shared && mode != Mode::Allreduce {
+        return Err(ArgsError::Extra("--buffers shared".into()));
+    }
+    Ok(Parsed::Run(Args { mode, bytes, transport, seconds, seed, shared, progress_thread, looks }))
 }
 
 #[cfg(test)]
@@ -165,20 +188,28 @@ mod tests {
     }
 
     fn soak_of_a_minute() -> Args {
-        let seconds = Duration::from_mins(1);
-        Args { mode: Mode::Soak, bytes: None, transport: Transport::Auto, seconds, seed: 1 }
+        let (seconds, transport) = (Duration::from_mins(1), Transport::Auto);
+        let (shared, progress_thread, looks) = (false, false, true);
+        Args { mode: Mode::Soak, bytes: None, transport, seconds, seed: 1, shared, progress_thread, looks }
     }
 
     #[test]
     fn lines_are_read() {
-        let (minute, seed) = (Duration::from_mins(1), 1);
         let run =
-            |mode, bytes, transport| Ok(Parsed::Run(Args { mode, bytes, transport, seconds: minute, seed }));
+            |mode, bytes, transport| Ok(Parsed::Run(Args { mode, bytes, transport, ..soak_of_a_minute() }));
         assert_eq!(words("latency"), run(Mode::Latency, None, Transport::Auto));
         assert_eq!(words("--transport tcp bw 4096"), run(Mode::Bw, Some(4096), Transport::Tcp));
         let soak = Args { seconds: Duration::from_secs(5), seed: 9, ..soak_of_a_minute() };
         assert_eq!(words("soak --seconds 5 --seed 9"), Ok(Parsed::Run(soak)));
         assert_eq!(words("--help"), Ok(Parsed::Help));
+        let (mode, shared) = (Mode::Allreduce, true);
+        assert_eq!(
+            words("allreduce --buffers shared"),
+            Ok(Parsed::Run(Args { mode, shared, ..soak_of_a_minute() }))
+        );
+        let (mode, progress_thread, looks) = (Mode::Overlap, true, false);
+        let overlap = Args { mode, progress_thread, looks, ..soak_of_a_minute() };
+        assert_eq!(words("overlap --progress-thread --looks no"), Ok(Parsed::Run(overlap)));
         assert!(Mode::ALL.iter().all(|(name, _)| HELP.contains(name)));
     }
 
@@ -192,6 +223,8 @@ mod tests {
             ("latency 8 9", "\"9\" is too much"),
             ("--transport", "--transport needs a value"),
             ("soak --seconds x", "--seconds needs a whole number"),
+            ("allreduce --buffers big", "--buffers is ordinary or shared, not \"big\""),
+            ("latency --buffers shared", "\"--buffers shared\" is too much"),
             ("--transport ib latency", "unknown transport 'ib'"),
         ] {
             let error = words(line).unwrap_err().to_string();

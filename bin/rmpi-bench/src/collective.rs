@@ -44,6 +44,22 @@ pub(crate) fn allreduce(b: &Bench, max: usize) -> Result<(), BenchError> {
     Ok(())
 }
 
+/// In place, in the memory of the node. Sums of sums grow without end, so the checked one is made after the clock.
+pub(crate) fn allreduce_shared(b: &Bench, max: usize) -> Result<(), BenchError> {
+    let mut n = 4;
+    while n <= max {
+        let mut data = b.alloc(n / 4)?;
+        fill(&mut data, b.rank());
+        let time = b.time(n, || Ok(b.comm().allreduce_shared(&mut data, &Op::Sum)?))?;
+        fill(&mut data, b.rank());
+        b.comm().allreduce_shared(&mut data, &Op::Sum)?;
+        b.check("allreduce", n, summed(&data, 0, b.size()))?;
+        b.report("allreduce", n, time, bus_bytes(b.size(), n))?;
+        n *= 4;
+    }
+    Ok(())
+}
+
 pub(crate) fn bcast(b: &Bench, max: usize) -> Result<(), BenchError> {
     let mut buffer = vec![0u8; max];
     let mut n = 4;

@@ -26,8 +26,9 @@ fn main() -> ExitCode {
         }
         Err(e) => return fail(&e.to_string(), 2),
     };
+    let options = Options::new().transport(args.transport).progress_thread(args.progress_thread);
     let start = Instant::now();
-    let world = match World::init_with(&Options::new().transport(args.transport)) {
+    let world = match World::init_with(&options) {
         Ok(world) => world,
         Err(e) => return fail(&e.to_string(), 1),
     };
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
         Mode::Latency => pairs::latency(&bench, max.unwrap_or(4 << 20)),
         Mode::Bw => pairs::stream(&bench, "bw", 1024, max.unwrap_or(4 << 20)),
         Mode::Rate => pairs::stream(&bench, "rate", max.unwrap_or(8), max.unwrap_or(8)),
+        Mode::Allreduce if args.shared => collective::allreduce_shared(&bench, max.unwrap_or(64 << 20)),
         Mode::Allreduce => collective::allreduce(&bench, max.unwrap_or(64 << 20)),
         Mode::Bcast => collective::bcast(&bench, max.unwrap_or(16 << 20)),
         Mode::Allgather => collective::allgather(&bench, max.unwrap_or(4 << 20)),
@@ -48,7 +50,7 @@ fn main() -> ExitCode {
         Mode::Alltoall => collective::alltoall(&bench, max.unwrap_or(4 << 20)),
         Mode::Barrier => collective::barrier(&bench),
         Mode::Sum => collective::sum(&bench, max.unwrap_or(16 << 20)),
-        Mode::Overlap => overlap::overlap(&bench, max.unwrap_or(16 << 20)),
+        Mode::Overlap => overlap::overlap(&bench, max.unwrap_or(16 << 20), args.looks),
         Mode::Soak => soak::soak(&bench, args.seconds, args.seed),
         Mode::Init => bench.slowest(init).and_then(|t| bench.report("init", 0, t, 0.0)),
     };

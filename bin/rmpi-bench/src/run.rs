@@ -66,6 +66,11 @@ impl Bench {
         self.world.size()
     }
 
+    /// A buffer in the memory of this rank's node.
+    pub(crate) fn alloc(&self, len: usize) -> Result<rmpi::Shared<f32>, BenchError> {
+        Ok(self.world.alloc(len)?)
+    }
+
     /// One line, from rank 0; `time` per call.
     pub(crate) fn report(
         &self,

@@ -64,6 +64,18 @@ struct Count {
     rounds: u64,
     messages: u64,
     bytes: u64,
+    /// When something was last over, and the longest time in which nothing was.
+    moved: Option<Instant>,
+    gap: Duration,
+}
+
+impl Count {
+    /// Notes that something is over.
+    fn progress(&mut self) {
+        let now = Instant::now();
+        let since = self.moved.replace(now).map_or(Duration::ZERO, |last| now - last);
+        self.gap = self.gap.max(since);
+    }
 }
 
 struct Soak<'a> {
@@ -118,9 +130,11 @@ impl Soak<'_> {
         self.own.shuffle(&mut receives);
         for (request, len, key) in receives {
             let got = request.wait()?;
+            self.count.progress();
             self.check("soak messages", len, got == pattern(key, len))?;
         }
         sends.into_iter().try_for_each(|s| s.wait().map(drop))?;
+        self.count.progress();
         Ok(())
     }
 
@@ -146,9 +160,11 @@ impl Soak<'_> {
             self.count.bytes += len as u64;
             if (turn / 3 % 2 == 0) == (me < peer) {
                 self.comm.send(&pattern(key, len), peer, tag)?;
+                self.count.progress();
             } else {
                 let mut got = vec![0; len + 7];
                 let status = self.comm.recv(&mut got, peer, tag)?;
+                self.count.progress();
                 let good = status.bytes == len as u64 && got[..len] == pattern(key, len);
                 self.check("soak talk", len, good)?;
             }
@@ -280,22 +296,37 @@ pub(crate) fn soak(bench: &Bench, time: Duration, seed: u64) -> Result<(), Bench
             break;
         }
         s.round()?;
+        s.count.progress();
     }
     let mut total = [0u64; 2];
     comm.allreduce(&[s.count.messages, s.count.bytes], &mut total, &Op::Sum)?;
+    let mut gap = [0.0f64];
+    comm.allreduce(&[s.count.gap.as_secs_f64()], &mut gap, &Op::Max)?;
     bench.say(&format!(
-        "soak np={} seconds={:.1} rounds={} messages={} bytes={}",
+        "soak np={} seconds={:.1} rounds={} messages={} bytes={} longest_gap={:.3}",
         comm.size(),
         start.elapsed().as_secs_f64(),
         s.count.rounds,
         total[0] / 2,
         total[1] / 2,
+        gap[0],
     ))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_longest_time_without_progress_is_kept() {
+        let mut count = Count::default();
+        count.progress();
+        assert_eq!(count.gap, Duration::ZERO);
+        count.moved = count.moved.and_then(|t| t.checked_sub(Duration::from_secs(3)));
+        count.progress();
+        count.progress();
+        assert!(count.gap >= Duration::from_secs(3) && count.moved.is_some_and(|t| t.elapsed() < count.gap));
+    }
 
     #[test]
     fn lengths_reach_both_ends_and_patterns_differ() {

@@ -16,6 +16,7 @@ train: data-parallel training of a small image classifier
   --hidden A,B,..    widths of the hidden layers (128,64)
   --seed N           of initial weights and shuffling (1)
   --bucket KIB       gradients are summed in buckets of at least this size (64)
+  --buffers KIND     where gradients are summed: own memory (ordinary), or the node's (shared)
   --data DIR         MNIST-format IDX files instead of the built-in digits
   --checkpoint FILE  written by rank 0 after every epoch
   --resume FILE      go on from a checkpoint
@@ -39,6 +40,8 @@ pub(crate) struct Options {
     pub(crate) seed: u64,
     /// Least gradient elements of one allreduce.
     pub(crate) bucket: usize,
+    /// Gradients are summed in the node's memory.
+    pub(crate) shared: bool,
     /// IDX files; `None` for the digits.
     pub(crate) data: Option<PathBuf>,
     /// Where rank 0 saves.
@@ -59,6 +62,7 @@ impl Default for Options {
             hidden: vec![128, 64],
             seed: 1,
             bucket: 64 * 256,
+            shared: false,
             data: None,
             checkpoint: None,
             resume: None,
@@ -102,6 +106,7 @@ pub(crate) fn parse(words: Vec<OsString>) -> Result<Parsed, TrainError> {
             "--hidden" => options.hidden = widths(&name, &value()?)?,
             "--seed" => options.seed = number(&name, value()?, 0..=u64::MAX)?,
             "--bucket" => options.bucket = number(&name, value()?, 1..=1_000_000usize)? * 256,
+            "--buffers" => options.shared = is_shared(&name, &value()?)?,
             "--data" => options.data = Some(value()?.into()),
             "--checkpoint" => options.checkpoint = Some(value()?.into()),
             "--resume" => options.resume = Some(value()?.into()),
@@ -125,6 +130,14 @@ where
     parsed.ok_or_else(|| {
         input(format!("{name}: '{text}' is not a number from {} to {}", allowed.start(), allowed.end()))
     })
+}
+
+fn is_shared(name: &str, value: &OsString) -> Result<bool, TrainError> {
+    match value.to_string_lossy().as_ref() {
+        "ordinary" => Ok(false),
+        "shared" => Ok(true),
+        other => Err(input(format!("{name}: '{other}' is neither ordinary nor shared"))),
+    }
 }
 
 fn rate(name: &str, value: OsString) -> Result<f32, TrainError> {
@@ -152,6 +165,8 @@ mod tests {
             panic!()
         };
         assert_eq!((options.epochs, options.lr, options.hidden), (3, 0.5, vec![7]));
+        let Ok(Parsed::Train(options)) = of(&["--buffers=shared"]) else { panic!() };
+        assert!(options.shared);
         assert_eq!(of(&["--batch", "1", "-h"]).unwrap(), Parsed::Help);
     }
 
@@ -160,6 +175,7 @@ mod tests {
         for (words, text) in [
             (&["--epoch", "1"][..], "unknown option '--epoch'"),
             (&["--epochs"][..], "--epochs needs a value"),
+            (&["--buffers", "fast"][..], "--buffers: 'fast' is neither"),
             (&["--batch", "0"][..], "--batch: '0' is not a number from 1"),
             (&["--lr", "fast"][..], "--lr: 'fast'"),
             (&["--lr", "NaN"][..], "--lr: 'NaN'"),

@@ -1,7 +1,7 @@
 //! What training needs of the other ranks: a handful of collectives. [`Job`] is the real thing.
 
 use crate::TrainError;
-use rmpi::{Op, Request, World};
+use rmpi::{Op, Request, Shared, World};
 
 /// The ranks of a training job.
 pub(crate) trait Ranks {
@@ -28,6 +28,15 @@ pub(crate) trait Ranks {
 /// The ranks that `rmpirun` started together, or this one alone.
 pub(crate) struct Job {
     world: World,
+    /// Sums are made in the node's memory, in these buffers when they are free.
+    shared: bool,
+    free: Vec<Shared<f32>>,
+}
+
+/// A sum under way, in the vector that was given or in the node's memory.
+pub(crate) enum Sum {
+    Own(Request<Vec<f32>>),
+    Shared(Request<Shared<f32>>),
 }
 
 impl Job {
@@ -35,8 +44,17 @@ impl Job {
     ///
     /// # Errors
     /// [`TrainError::Ranks`] when what the launcher handed down cannot be used.
-    pub(crate) fn join() -> Result<Self, TrainError> {
-        World::init().map(|world| Self { world }).map_err(|e| TrainError::Ranks(e.to_string()))
+    pub(crate) fn join(shared: bool) -> Result<Self, TrainError> {
+        let world = World::init().map_err(|e| TrainError::Ranks(e.to_string()))?;
+        Ok(Self { world, shared, free: Vec::new() })
+    }
+
+    /// A buffer of the node's memory for `len` elements: one that was used before, or a new one.
+    fn buffer(&mut self, len: usize) -> Result<Shared<f32>, TrainError> {
+        match self.free.iter().position(|b| b.len() == len) {
+            Some(i) => Ok(self.free.swap_remove(i)),
+            None => self.world.alloc(len).map_err(lost),
+        }
     }
 
     /// Ends in good order.
@@ -55,7 +73,7 @@ fn lost(error: rmpi::Error) -> TrainError {
 }
 
 impl Ranks for Job {
-    type Sum = Request<Vec<f32>>;
+    type Sum = Sum;
 
     fn rank(&self) -> usize {
         self.world.rank() as usize
@@ -95,17 +113,33 @@ impl Ranks for Job {
     }
 
     fn start_sum(&mut self, bucket: Vec<f32>) -> Result<Self::Sum, TrainError> {
-        self.world.comm().iallreduce(bucket, &Op::Sum).map_err(lost)
+        if !self.shared {
+            return self.world.comm().iallreduce(bucket, &Op::Sum).map(Sum::Own).map_err(lost);
+        }
+        let mut buffer = self.buffer(bucket.len())?;
+        buffer.copy_from_slice(&bucket);
+        self.world.comm().iallreduce_shared(buffer, &Op::Sum).map(Sum::Shared).map_err(lost)
     }
 
     fn progress(&mut self, sum: &mut Self::Sum) -> Result<(), TrainError> {
         // A failure shows again, as an error, when the sum is waited for.
-        sum.test();
+        match sum {
+            Sum::Own(request) => request.test(),
+            Sum::Shared(request) => request.test(),
+        };
         Ok(())
     }
 
     fn finish_sum(&mut self, sum: Self::Sum) -> Result<Vec<f32>, TrainError> {
-        sum.wait().map_err(lost)
+        match sum {
+            Sum::Own(request) => request.wait().map_err(lost),
+            Sum::Shared(request) => {
+                let buffer = request.wait().map_err(lost)?;
+                let sum = buffer.to_vec();
+                self.free.push(buffer);
+                Ok(sum)
+            }
+        }
     }
 }
 

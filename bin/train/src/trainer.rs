@@ -18,7 +18,7 @@ use std::time::Instant;
 /// Unusable data or checkpoint, lost ranks, results that cannot be written.
 pub(crate) fn run(options: &Options) -> Result<(), TrainError> {
     let data = options.data.as_deref().map_or_else(|| Ok(data::digits()), data::load)?;
-    let mut job = Job::join()?;
+    let mut job = Job::join(options.shared)?;
     let mut out = std::io::stdout().lock();
     train(options, &data, &mut job, &mut out)?;
     job.leave()

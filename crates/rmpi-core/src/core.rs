@@ -6,9 +6,10 @@
 
 use crate::conn::{Conn, STAGING};
 use crate::error::Fault;
+use crate::helper::Helping;
 use crate::local::Rail;
 use crate::matching::Matcher;
-use crate::ops::{OpId, Ops, Status};
+use crate::ops::{OpId, Ops, State, Status};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use rmpi_net::{Acceptor, Dial, JobKey, Route};
 use rmpi_shm::Segment;
@@ -113,6 +114,8 @@ pub struct Core {
     pub(crate) round: u64,
     pub(crate) cold: usize,
     pub(crate) epoll: Arc<Epoll>,
+    /// The thread that makes progress while the program computes.
+    pub(crate) helping: Helping,
     /// A thread is parked in the epoll set.
     pub(crate) parked: bool,
     pub(crate) ticked: Instant,
@@ -150,6 +153,7 @@ impl Core {
             round: 0,
             cold: 0,
             epoll: Arc::new(epoll),
+            helping: Helping::No,
             parked: false,
             ticked: Instant::now(),
             events: vec![EpollEvent::empty(); 64],
@@ -343,8 +347,12 @@ impl Core {
     pub(crate) fn complete(&mut self, op: OpId, result: Result<Status, Fault>) {
         self.completions += 1;
         let Some(o) = self.ops.get_mut(op) else { return };
+        let (ran, orphan) = (!matches!(o.state, State::Done), o.orphan);
         o.end(result);
-        if o.orphan {
+        if ran {
+            self.ops.ended();
+        }
+        if orphan {
             self.ops.remove(op);
         }
     }

@@ -6,6 +6,7 @@
 
 use crate::core::{Config, Core, Directory, TOKEN_LINKUP, TOKEN_WAKE, register, unregister};
 use crate::error::Fault;
+use crate::helper::Bed;
 use crate::local::TOKEN_BELL;
 use crate::local_receive::{Quick, one_source};
 use crate::memory::RawBuf;
@@ -45,6 +46,7 @@ struct Shared {
     contenders: AtomicUsize,
     epoll: Arc<Epoll>,
     wake: EventFd,
+    bed: Bed,
 }
 
 /// One rank's engine. Clones share it.
@@ -82,6 +84,7 @@ impl Engine {
             contenders: AtomicUsize::new(0),
             epoll,
             wake,
+            bed: Bed::default(),
         };
         Ok(Self { shared: Arc::new(shared) })
     }
@@ -107,7 +110,13 @@ impl Engine {
         let mut core = self.lock();
         let result = f(&mut core);
         self.tell(&core);
+        self.shared.bed.wake(&core);
         result
+    }
+
+    /// Where the helping thread sleeps.
+    pub(crate) fn bed(&self) -> &Bed {
+        &self.shared.bed
     }
 
     /// Whether another thread wants the lock.
@@ -280,10 +289,11 @@ impl Engine {
 
     /// Submits an operation that nobody else waits for: its result if it was over at once, else its id.
     pub(crate) fn start(&self, submit: impl FnOnce(&mut Core) -> OpId) -> Result<Finished, OpId> {
-        self.with(|core| {
-            let op = submit(core);
-            core.take(op).ok_or(op)
-        })
+        let mut core = self.lock();
+        let op = submit(&mut core);
+        let started = core.take(op).ok_or(op);
+        self.tell(&core);
+        started
     }
 
     /// Waits for the operation: its result and its memory, if it owns any.

@@ -77,6 +77,7 @@ impl Core {
             return false;
         }
         rx.owed += price;
+        self.ops.ended();
         self.completions += 1;
         local.heard = true;
         let _ = local.peer.advance();
@@ -159,6 +160,7 @@ impl Core {
         let Some(local) = conn.local.as_deref_mut() else { return false };
         local.peer.read(m.place, o.buf.bytes_mut());
         o.end(Ok(Status { peer: e.source, tag: e.tag, length: e.length }));
+        self.ops.ended();
         self.completions += 1;
         crate::receive::give_back(conn, cost(e.length));
         true

@@ -89,6 +89,8 @@ pub(crate) struct Ops {
     slots: Vec<Slot>,
     /// The last one freed is used first: it is warm.
     free: Vec<usize>,
+    /// Operations that are not over.
+    running: usize,
 }
 
 impl Op {
@@ -109,6 +111,7 @@ impl Op {
 impl Ops {
     #[inline]
     pub(crate) fn insert(&mut self, op: Op) -> OpId {
+        self.running += 1;
         let Some(index) = self.free.pop() else {
             self.slots.push(Slot { generation: 0, op: Some(op) });
             return OpId(self.slots.len() as u64 - 1);
@@ -133,9 +136,22 @@ impl Ops {
         let (index, generation) = id.parts();
         let slot = self.slots.get_mut(index).filter(|s| s.generation == generation)?;
         let op = slot.op.take()?;
+        self.running -= usize::from(!matches!(op.state, State::Done));
         slot.generation = slot.generation.wrapping_add(1);
         self.free.push(index);
         Some(op)
+    }
+
+    /// Operations that are not over.
+    #[inline]
+    pub(crate) fn running(&self) -> usize {
+        self.running
+    }
+
+    /// Counts one that has ended ([`Op::end`]) after having run.
+    #[inline]
+    pub(crate) fn ended(&mut self) {
+        self.running -= 1;
     }
 
     /// Takes the result and the memory of an operation that is over, and forgets it; `None` while it runs.

@@ -52,6 +52,7 @@ impl<'scope> Scope<'scope, '_> {
         let buf = unsafe { RawBuf::read(bytes) };
         let op = core.submit_send(spec, buf, None);
         self.engine.tell(&core);
+        self.engine.bed().wake(&core);
         drop(core);
         Err(self.remember(op))
     }

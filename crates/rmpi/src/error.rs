@@ -105,6 +105,14 @@ pub enum Error {
     /// Not all messages could be delivered before the limit.
     #[error("messages were left undelivered at the end")]
     Undelivered,
+    /// A buffer in the memory of this rank's node could not be made.
+    #[error("no {bytes} bytes of the memory that this node's ranks share: {what}")]
+    Memory {
+        /// Bytes asked for.
+        bytes: u64,
+        /// Why.
+        what: String,
+    },
     /// Something that should not happen inside the library.
     #[error("internal: {0}")]
     Internal(&'static str),

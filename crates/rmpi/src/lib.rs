@@ -18,9 +18,11 @@
 //! * **Messages**: [`Communicator::send`], [`Communicator::recv`], their non-blocking forms with owned buffers
 //!   ([`Communicator::isend`], [`Communicator::irecv`]) or borrowed ones ([`Communicator::scope`]).
 //! * **Collectives**: barrier, broadcast, reductions, gathers, scatters, exchanges, prefix sums.
+//! * **Shared buffers** ([`World::alloc`]): sums straight from one rank's memory into another's.
 //! * **Key-value space**: [`World::put`], [`World::get`], [`World::fence`].
 //!
-//! There are no background threads: messages move inside calls of this library. Nothing panics or hangs because
+//! There are no background threads unless [`Options::progress_thread`] or the QUIC rail asks for one: messages move inside
+//! calls of this library. Nothing panics or hangs because
 //! of a peer: a lost rank is an [`Error`] that names it and its host.
 
 mod boot;
@@ -35,6 +37,7 @@ mod options;
 mod p2p;
 mod request;
 mod scope;
+mod shared;
 mod shown;
 mod world;
 
@@ -50,6 +53,7 @@ pub use request::{Request, wait_all, wait_any};
 pub use rmpi_coll::kernels::{DataType, Op};
 pub use rmpi_types::{Transport, UnknownTransport};
 pub use scope::{Scope, ScopedRequest};
+pub use shared::Shared;
 pub use world::World;
 
 pub use half::{bf16, f16};

@@ -1,4 +1,4 @@
-//! What a program may choose at its start: the transport between ranks.
+//! What a program may choose at its start: the transport between ranks, and a thread that makes progress.
 
 use rmpi_types::Transport;
 
@@ -6,6 +6,7 @@ use rmpi_types::Transport;
 #[derive(Clone, Debug, Default)]
 pub struct Options {
     pub(crate) transport: Transport,
+    pub(crate) progress_thread: bool,
 }
 
 impl Options {
@@ -19,6 +20,15 @@ impl Options {
     #[must_use]
     pub fn transport(mut self, transport: Transport) -> Self {
         self.transport = transport;
+        self
+    }
+
+    /// Whether a thread makes progress while the program computes: non-blocking operations then go on between calls, at
+    /// the price of a core's time and of calls that find the engine in use. `RMPI_PROGRESS_THREAD=1` asks for it, too.
+    /// Not all ranks need to choose alike.
+    #[must_use]
+    pub fn progress_thread(mut self, wanted: bool) -> Self {
+        self.progress_thread = wanted;
         self
     }
 }

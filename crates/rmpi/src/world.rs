@@ -8,7 +8,7 @@ use crate::kvs::Kvs;
 use crate::options::Options;
 use crate::shown;
 use rmpi_coll::select::{Layout, Overrides, Selector};
-use rmpi_core::{Config, Engine};
+use rmpi_core::{Config, Engine, Helper};
 use rmpi_net::{Acceptor, Identity, JobKey, Peers as _, QuicRail, Route, Security};
 use rmpi_shm::Segment;
 use rmpi_types::{BadCosts, Costs, DataPlane, NodeIdx, Rank, Transport};
@@ -49,6 +49,8 @@ pub(crate) struct Inner {
     /// What messages cost here, as all ranks were told.
     pub(crate) costs: Costs,
     over: AtomicBool,
+    /// The thread that makes progress, until the end.
+    helper: Mutex<Option<Helper>>,
 }
 
 impl Inner {
@@ -223,7 +225,7 @@ impl World {
     pub fn init_with(options: &Options) -> Result<Self, InitError> {
         let world = match Wiring::inherited()? {
             Some(wiring) => Self::with_wiring_and(wiring, options),
-            None => Self::alone(),
+            None => Self::alone().and_then(|world| world.helped(options)),
         }?;
         shown::at(&world, "init");
         Ok(world)
@@ -295,7 +297,17 @@ impl World {
         let engine =
             Engine::new(config, Box::new(table.clone()), Some(acceptor)).map_err(InitError::System)?;
         let kvs = Kvs::new(daemon).map_err(|e| InitError::System(std::io::Error::other(e)))?;
-        Ok(Self::from_parts(engine, rank, size, Some(table), kvs, overrides()?, memory))
+        Self::from_parts(engine, rank, size, Some(table), kvs, overrides()?, memory).helped(options)
+    }
+
+    /// Starts the thread that makes progress, if it is wanted.
+    fn helped(self, options: &Options) -> Result<Self, InitError> {
+        let asked = std::env::var_os("RMPI_PROGRESS_THREAD").is_some_and(|v| v != "0" && !v.is_empty());
+        if options.progress_thread || asked {
+            let helper = self.inner.engine.help().map_err(InitError::System)?;
+            *self.inner.helper.lock().unwrap_or_else(PoisonError::into_inner) = Some(helper);
+        }
+        Ok(self)
     }
 
     fn from_parts(
@@ -326,6 +338,7 @@ impl World {
             overrides,
             costs,
             over: AtomicBool::new(false),
+            helper: Mutex::new(None),
         });
         Self { comm: Communicator::world(inner.clone()), inner }
     }
@@ -453,6 +466,8 @@ impl World {
             return Ok(());
         }
         shown::at(self, "finalize");
+        let helper = self.inner.helper.lock().unwrap_or_else(PoisonError::into_inner).take();
+        drop(helper);
         let delivered = self.inner.engine.finish(FINISH);
         self.kvs(Kvs::finalize)?;
         if delivered { Ok(()) } else { Err(Error::Undelivered) }

@@ -53,6 +53,56 @@ fn reductions_to_all() {
 }
 
 #[test]
+fn sums_of_shared_buffers() {
+    for p in [1, 2, 3, 4, 7, 8] {
+        for each in [1, 3, p.max(4)] {
+            ranks_on(p, each, move |world| {
+                let c = world.comm();
+                for n in [0, 1, 7, 512, 513, 40_000, 300_000] {
+                    let want: Vec<i64> = (0..n).map(|i| sum(0..p, i)).collect();
+                    // Twice: memory that was used before is used again, and mappings are kept.
+                    for _ in 0..2 {
+                        let mut data = world.alloc::<i64>(n).unwrap();
+                        assert!(data.iter().all(|&x| x == 0) && data.len() == n);
+                        data.copy_from_slice(&mine(c, n));
+                        c.allreduce_shared(&mut data, &Op::Sum).unwrap();
+                        assert!(data[..] == want[..], "{p} ranks, {n} elements");
+                        data.copy_from_slice(&mine(c, n));
+                        let other = c.iallreduce(mine(c, n), &Op::Sum).unwrap();
+                        let request = c.iallreduce_shared(data, &Op::Sum).unwrap();
+                        assert!(request.wait().unwrap()[..] == want[..]);
+                        assert!(other.wait().unwrap() == want);
+                    }
+                }
+                let half = c.split(Some(c.rank() % 2), 0).unwrap().unwrap();
+                let mut data = world.alloc::<i64>(10_000).unwrap();
+                data.copy_from_slice(&mine(c, 10_000));
+                half.allreduce_shared(&mut data, &Op::Max).unwrap();
+                let last = (0..p).rev().find(|r| r % 2 == c.rank() % 2).unwrap();
+                assert!(data.iter().enumerate().all(|(i, &x)| x == value(last, i)));
+                world.finalize().unwrap();
+            });
+        }
+    }
+}
+
+#[test]
+fn a_shared_sum_against_an_ordinary_one_is_an_error() {
+    for n in [8, 20_000] {
+        ranks_on(2, 2, move |world| {
+            let c = world.comm();
+            let mut data = world.alloc::<i64>(n).unwrap();
+            let outcome = match c.rank() {
+                0 => c.allreduce_shared(&mut data, &Op::Sum),
+                _ => c.allreduce_in_place(&mut vec![0i64; n], &Op::Sum),
+            };
+            let error = outcome.unwrap_err();
+            assert!(matches!(error, Error::Mismatched { .. } | Error::GivenUp { .. }), "{error}");
+        });
+    }
+}
+
+#[test]
 fn reductions_to_one_and_scattered() {
     everywhere(|c, n| {
         let p = c.size();

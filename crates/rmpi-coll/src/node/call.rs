@@ -23,6 +23,11 @@ pub enum Kind {
     },
     /// All inputs combined into all outputs.
     Allreduce,
+    /// The same in place, where all members' outputs lie in memory that all reach.
+    AllreduceShared {
+        /// Where this member's is, as [`super::Reach`] knows it; each has its own.
+        at: u64,
+    },
     /// Everyone's block to the root's output.
     Gather {
         /// Who gets the blocks.
@@ -164,7 +169,12 @@ impl Call {
     pub(super) fn combines(&self) -> bool {
         matches!(
             self.kind,
-            Kind::Reduce { .. } | Kind::Allreduce | Kind::ReduceScatter | Kind::Scan | Kind::Exscan
+            Kind::Reduce { .. }
+                | Kind::Allreduce
+                | Kind::AllreduceShared { .. }
+                | Kind::ReduceScatter
+                | Kind::Scan
+                | Kind::Exscan
         )
     }
 

@@ -1,8 +1,10 @@
 //! The ranks of one node that do collectives together, and where this one stands.
 
 use super::block::{BLOCK_LEN, RING, RING_LEN, SLOTS, Slots};
+use super::direct::Reach;
 use super::memory::Memory;
 use crate::PlanError;
+use std::sync::Arc;
 
 /// The blocks of all members, in their order.
 #[derive(Debug)]
@@ -11,6 +13,8 @@ pub struct Group<M> {
     pub(super) me: usize,
     /// More ranks than cores: long pieces, so that ranks change places seldom.
     pub(super) crowded: bool,
+    /// Buffers of members in memory that all reach.
+    pub(super) reach: Option<Arc<dyn Reach<M>>>,
 }
 
 impl<M: Memory> Group<M> {
@@ -30,7 +34,13 @@ impl<M: Memory> Group<M> {
         if me >= blocks.len() {
             return Err(PlanError::Rank { rank: u32::try_from(me).unwrap_or(u32::MAX), size });
         }
-        Ok(Self { blocks, me, crowded })
+        Ok(Self { blocks, me, crowded, reach: None })
+    }
+
+    /// The same group, for [`super::Kind::AllreduceShared`] too.
+    #[must_use]
+    pub fn reaching(self, reach: Arc<dyn Reach<M>>) -> Self {
+        Self { reach: Some(reach), ..self }
     }
 
     /// Number of members.

@@ -80,6 +80,15 @@ impl Window {
         unsafe { Self::new(base.add(base.align_offset(64)), len, Arc::new(owner)) }
     }
 
+    /// The bytes, for a test's member whose buffer this is.
+    #[cfg(test)]
+    #[expect(clippy::mut_from_ref, reason = "one member writes, as between processes")]
+    pub(super) fn bytes_mut(&self) -> &mut [u8] {
+        // SAFETY: the test hands it to the one member that owns this buffer, and the others only read parts of it that
+        // this one does not write then, through raw pointers.
+        unsafe { std::slice::from_raw_parts_mut(self.ptr, self.len) }
+    }
+
     /// Bytes of the window.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -6,6 +6,7 @@
 mod block;
 mod call;
 mod claim;
+mod direct;
 mod exchange;
 mod group;
 mod memory;
@@ -16,6 +17,7 @@ mod pass;
 mod tests;
 
 pub use call::{Buffers, Call, Kind, Lens};
+pub use direct::Reach;
 pub use group::{Cursor, Group, Look, Trouble};
 pub use memory::{Memory, Window};
 pub use pass::Pass;

@@ -11,6 +11,7 @@
 use super::block::Slots;
 use super::call::{Buffers, Call, Kind, Lay};
 use super::claim::Claim;
+use super::direct::Direct;
 use super::exchange::Exchange;
 use super::group::{Cursor, Group, Look, Trouble};
 use super::memory::Memory;
@@ -24,6 +25,7 @@ enum Stage {
     Small,
     Exchange(Exchange),
     Claim(Claim),
+    Direct(Direct),
     Over,
 }
 
@@ -75,6 +77,7 @@ impl Pass {
             Stage::Small => self.small(group, cursor, call, buffers)?,
             Stage::Exchange(e) => e.look(group, cursor, call, buffers, self.n)?,
             Stage::Claim(c) => c.look(group, cursor, call, buffers, self.n)?,
+            Stage::Direct(d) => d.look(group, cursor, call, buffers, self.n)?,
             Stage::Enter | Stage::Over => Look { done: true, ..Look::default() },
         };
         if look.done {
@@ -115,7 +118,9 @@ impl Pass {
             return true;
         }
         let shared = matches!(call.kind, Kind::Allreduce | Kind::Reduce { .. }) && (p > 2 || group.crowded);
-        self.stage = if shared {
+        self.stage = if let Kind::AllreduceShared { at } = call.kind {
+            Stage::Direct(Direct::new(at))
+        } else if shared {
             Stage::Claim(Claim::new(call, p, cursor))
         } else {
             Stage::Exchange(Exchange::new(call, group, cursor))
@@ -140,7 +145,12 @@ impl Pass {
         }
         if matches!(
             call.kind,
-            Kind::Barrier | Kind::Allreduce | Kind::Allgather | Kind::ReduceScatter | Kind::Alltoall
+            Kind::Barrier
+                | Kind::Allreduce
+                | Kind::AllreduceShared { .. }
+                | Kind::Allgather
+                | Kind::ReduceScatter
+                | Kind::Alltoall
         ) {
             cursor.all_seen(self.n);
         }

@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::kernels::{DataType, Op, Reducer};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 struct Random(u64);
@@ -71,7 +72,8 @@ fn case(n: usize, p: usize, words: usize, which: usize, random: &mut Random) -> 
         Kind::Alltoall,
         Kind::Scan,
         Kind::Exscan,
-    ][which % 11];
+        Kind::AllreduceShared { at: n as u64 },
+    ][which % 12];
     let uneven = random.below(2) == 1;
     let lens: Vec<usize> = (0..p)
         .map(|r| {
@@ -115,6 +117,10 @@ fn case(n: usize, p: usize, words: usize, which: usize, random: &mut Random) -> 
             each(&|r| if r == root { sum(0..p) } else { vec![] }),
         ),
         Kind::Allreduce if in_place => {
+            inputs.fill(None);
+            (each(&|r| data(n, r, words)), each(&|_| sum(0..p)))
+        }
+        Kind::AllreduceShared { .. } => {
             inputs.fill(None);
             (each(&|r| data(n, r, words)), each(&|_| sum(0..p)))
         }
@@ -173,21 +179,69 @@ fn case(n: usize, p: usize, words: usize, which: usize, random: &mut Random) -> 
     };
     let reducer = matches!(
         kind,
-        Kind::Reduce { .. } | Kind::Allreduce | Kind::ReduceScatter | Kind::Scan | Kind::Exscan
+        Kind::Reduce { .. }
+            | Kind::Allreduce
+            | Kind::AllreduceShared { .. }
+            | Kind::ReduceScatter
+            | Kind::Scan
+            | Kind::Exscan
     )
     .then(|| if user { composition() } else { Reducer::Builtin(DataType::U64, Op::Sum) });
     let digest = u32::try_from(n * 31 + which).unwrap();
     Case { call: Call { kind, digest, lens, reducer }, inputs, outputs, want }
 }
 
-fn groups(p: usize, crowded: bool) -> Vec<Group<Window>> {
+/// Members' buffers in memory that all reach, by operation.
+#[derive(Debug, Default)]
+struct Heaps(HashMap<(usize, u64), Window>);
+
+impl Heaps {
+    /// With the outputs of those operations that want theirs there.
+    fn of(cases: &[Case]) -> Self {
+        let mut all = Self::default();
+        for case in cases {
+            let Kind::AllreduceShared { at } = case.call.kind else { continue };
+            for (r, output) in case.outputs.iter().enumerate() {
+                let window = Window::private(8 * output.len());
+                window.bytes_mut().copy_from_slice(bytemuck::cast_slice(output));
+                all.0.insert((r, at), window);
+            }
+        }
+        all
+    }
+
+    fn output<'a>(&'a self, call: &Call, r: usize, output: &'a mut [u64]) -> &'a mut [u8] {
+        match call.kind {
+            Kind::AllreduceShared { at } => self.0[&(r, at)].bytes_mut(),
+            _ => bytemuck::cast_slice_mut(output),
+        }
+    }
+
+    /// What a member has got.
+    fn result(&self, call: &Call, r: usize, output: &[u64]) -> Vec<u8> {
+        match call.kind {
+            Kind::AllreduceShared { at } => self.0[&(r, at)].bytes_mut().to_vec(),
+            _ => bytemuck::cast_slice(output).to_vec(),
+        }
+    }
+}
+
+impl Reach<Window> for Heaps {
+    fn window(&self, member: usize, at: u64, len: usize) -> Option<Window> {
+        self.0.get(&(member, at)).filter(|w| w.len() >= len).cloned()
+    }
+}
+
+fn groups(p: usize, crowded: bool, heaps: &Arc<Heaps>) -> Vec<Group<Window>> {
     let blocks: Vec<Window> = (0..p).map(|_| Window::private(Group::<Window>::BLOCK)).collect();
-    (0..p).map(|me| Group::new(blocks.clone(), me, crowded).unwrap()).collect()
+    let group = |me| Group::new(blocks.clone(), me, crowded).unwrap().reaching(heaps.clone());
+    (0..p).map(group).collect()
 }
 
 /// Runs the operations, members looked at in random order and ahead of each other as far as they can.
 fn run(p: usize, crowded: bool, cases: &mut [Case], random: &mut Random) {
-    let groups = groups(p, crowded);
+    let heaps = Arc::new(Heaps::of(cases));
+    let groups = groups(p, crowded, &heaps);
     let mut cursors = vec![Cursor::new(p); p];
     let mut passes: Vec<Pass> = (0..p).map(|_| Pass::new(1)).collect();
     let mut at = vec![0usize; p];
@@ -199,8 +253,7 @@ fn run(p: usize, crowded: bool, cases: &mut [Case], random: &mut Random) {
         }
         let case = &mut cases[at[r]];
         let input = case.inputs[r].as_deref().map(bytemuck::cast_slice);
-        let output = bytemuck::cast_slice_mut(&mut case.outputs[r]);
-        let mut buffers = Buffers { input, output };
+        let mut buffers = Buffers { input, output: heaps.output(&case.call, r, &mut case.outputs[r]) };
         let look = passes[r].look(&groups[r], &mut cursors[r], &case.call, &mut buffers).unwrap();
         idle = if look.done || look.published || look.busy { 0 } else { idle + 1 };
         assert!(idle < 1000 * p, "nobody gets on: {:?} {at:?} {:?}", case.call, passes[r]);
@@ -212,7 +265,12 @@ fn run(p: usize, crowded: bool, cases: &mut [Case], random: &mut Random) {
     }
     for (n, case) in cases.iter().enumerate() {
         for (r, (got, want)) in case.outputs.iter().zip(&case.want).enumerate() {
-            assert!(got == want, "operation {n} of {p}, member {r}: {:?}", case.call);
+            let got = heaps.result(&case.call, r, got);
+            assert!(
+                got == bytemuck::cast_slice::<_, u8>(want),
+                "operation {n} of {p}, member {r}: {:?}",
+                case.call
+            );
         }
     }
 }
@@ -249,7 +307,7 @@ fn large_operations_go_round_the_rings() {
 #[test]
 fn another_call_is_noticed() {
     for words in [1, 100, 10_000] {
-        let groups = groups(3, true);
+        let groups = groups(3, true, &Arc::default());
         let mut random = Random(1);
         let mut cases = [case(0, 3, words, 3, &mut random), case(1, 3, words, 6, &mut random)];
         let mut seen = [false; 3];
@@ -274,10 +332,11 @@ fn another_call_is_noticed() {
 #[test]
 fn ranks_as_threads() {
     for p in [2usize, 3, 4] {
-        let groups = groups(p, true);
         let mut random = Random(5);
         let words = [1, 5, 100, 512, 4096, 30_000, 150_000];
         let cases: Vec<Case> = (0..33).map(|n| case(n, p, words[random.below(7)], n, &mut random)).collect();
+        let heaps = Arc::new(Heaps::of(&cases));
+        let groups = groups(p, true, &heaps);
         let mut by_rank: Vec<Vec<_>> = (0..p).map(|_| Vec::new()).collect();
         for case in cases {
             let parts = case.inputs.into_iter().zip(case.outputs).zip(case.want);
@@ -287,16 +346,22 @@ fn ranks_as_threads() {
         }
         std::thread::scope(|s| {
             for (group, mine) in groups.iter().zip(by_rank) {
+                let heaps = heaps.clone();
                 s.spawn(move || {
                     let mut cursor = Cursor::new(p);
                     for (n, (call, input, mut output, want)) in mine.into_iter().enumerate() {
                         let input = input.as_deref().map(bytemuck::cast_slice);
                         let mut pass = Pass::new(n as u64 + 1);
-                        let mut buffers = Buffers { input, output: bytemuck::cast_slice_mut(&mut output) };
+                        let into = heaps.output(&call, group.me(), &mut output);
+                        let mut buffers = Buffers { input, output: into };
                         while !pass.look(group, &mut cursor, &call, &mut buffers).unwrap().done {
                             std::thread::yield_now();
                         }
-                        assert!(output == want, "operation {n} of {p}: {call:?}");
+                        let got = heaps.result(&call, group.me(), &output);
+                        assert!(
+                            got == bytemuck::cast_slice::<_, u8>(&want),
+                            "operation {n} of {p}: {call:?}"
+                        );
                     }
                 });
             }

@@ -388,3 +388,36 @@ fn windows_that_are_waited_for_at_once() {
         }
     });
 }
+
+#[test]
+fn a_helping_thread_moves_what_nobody_waits_for() {
+    for rail in [Rail::Tcp, Rail::Shm] {
+        let engines = engines_over(rail, 2, true).0;
+        let helpers: Vec<_> = engines.iter().map(|e| e.help().unwrap()).collect();
+        assert!(engines[0].help().is_err(), "there is one already");
+        for round in 0..5u64 {
+            let data = pattern(6_000_000, round);
+            let received = engines[1].with(|c| c.recv_owned(&from(0, 1), Box::new(vec![0u8; 6_000_000])));
+            let sent = engines[0].with(|c| c.send_owned(to(1, 1), Box::new(data.clone())));
+            // Looking makes no progress: the threads do.
+            let deadline = Instant::now() + Duration::from_secs(60);
+            while !(engines[0].with(|c| c.is_done(sent)) && engines[1].with(|c| c.is_done(received))) {
+                assert!(Instant::now() < deadline, "nobody moves it");
+                std::thread::yield_now();
+            }
+            let (status, memory) = engines[1].with(|c| c.take(received)).unwrap();
+            assert_eq!(status.unwrap().length, 6_000_000);
+            let got = memory.unwrap().into_any().downcast::<Vec<u8>>().unwrap();
+            assert!(*got == data);
+            drop(engines[0].with(|c| c.take(sent)));
+        }
+        drop(helpers);
+        let again = engines[0].help().unwrap();
+        drop(again);
+        let parts: Vec<_> = engines
+            .into_iter()
+            .map(|e| std::thread::spawn(move || e.finish(Duration::from_secs(20))))
+            .collect();
+        assert!(parts.into_iter().all(|t| t.join().unwrap()));
+    }
+}

@@ -6,6 +6,7 @@ use crate::comm::Communicator;
 use crate::datatype::Datatype;
 use crate::error::Error;
 use crate::op::Reduction;
+use crate::shared::Shared;
 
 /// # Collectives
 ///
@@ -75,6 +76,20 @@ impl Communicator {
         op: &impl Reduction<T>,
     ) -> Result<(), Error> {
         self.carry(&Ask::allreduce::<T>(data.len(), op, true)?, None, data)
+    }
+
+    /// The same for buffers of [`crate::World::alloc`]: on one node each rank adds up its part straight from the others'
+    /// buffers. All ranks must use this call, none [`Communicator::allreduce_in_place`] for the same operation.
+    ///
+    /// # Errors
+    /// As [`Communicator::allreduce`].
+    pub fn allreduce_shared<T: Datatype>(
+        &self,
+        data: &mut Shared<T>,
+        op: &impl Reduction<T>,
+    ) -> Result<(), Error> {
+        let at = data.at(self)?;
+        self.carry_at(&Ask::allreduce::<T>(data.len(), op, true)?, None, data, at)
     }
 
     /// Collects everybody's `data`, equally long, in the root's `all`, in rank order; elsewhere `all` may be

@@ -7,9 +7,10 @@
 use crate::comm::Communicator;
 use crate::error::Error;
 use crate::world::Inner;
-use rmpi_coll::node::{Buffers, Call, Cursor, Group, Look, Memory as _, Pass, Trouble, Window};
+use rmpi_coll::node::{Buffers, Call, Cursor, Group, Look, Memory as _, Pass, Reach, Trouble, Window};
 use rmpi_core::Core;
 use rmpi_shm::{Area, Block, Segment, Sleepers};
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -45,6 +46,45 @@ pub(crate) struct Node {
     crowded: bool,
     /// This member's block when it is a piece of the heap, to be given back.
     block: Option<(Block, Arc<Inner>)>,
+}
+
+/// Mappings of others' buffers that are kept.
+const MAPPED: usize = 256;
+
+/// The members' buffers in the segment, mapped at their first use: by member and place in its heap.
+struct Heaps {
+    segment: Arc<Segment>,
+    locals: Vec<u32>,
+    windows: Mutex<HashMap<(usize, u64), Window>>,
+}
+
+impl Heaps {
+    fn new(segment: Arc<Segment>, locals: Vec<u32>) -> Self {
+        Self { segment, locals, windows: Mutex::default() }
+    }
+}
+
+impl std::fmt::Debug for Heaps {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Heaps({:?})", self.locals)
+    }
+}
+
+impl Reach<Window> for Heaps {
+    fn window(&self, member: usize, at: u64, len: usize) -> Option<Window> {
+        let mut windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(window) = windows.get(&(member, at)).filter(|w| w.len() >= len) {
+            return Some(window.clone());
+        }
+        let len = (len as u64).max(1).checked_next_multiple_of(4096)?;
+        let local = *self.locals.get(member)?;
+        let window = Window::from(self.segment.heap(local, Block { offset: at, len }).ok()?);
+        if windows.len() >= MAPPED {
+            windows.clear();
+        }
+        windows.insert((member, at), window.clone());
+        Some(window)
+    }
 }
 
 /// Where a block says how many other members are done with it.
@@ -156,7 +196,8 @@ impl Node {
     ) -> Option<Self> {
         let crowded = inner.crowded;
         let blocks = areas.iter().cloned().map(Window::from).collect();
-        let group = Group::new(blocks, members.me, crowded).ok()?;
+        let heaps = Heaps::new(inner.segment.clone()?, members.locals.clone());
+        let group = Group::new(blocks, members.me, crowded).ok()?.reaching(Arc::new(heaps));
         let Members { locals, ranks, .. } = members;
         let cursor = Mutex::new(Cursor::new(locals.len()));
         let sleepers = Sleepers::new(segment);

@@ -7,6 +7,7 @@ use crate::datatype::Datatype;
 use crate::error::Error;
 use crate::op::Reduction;
 use crate::request::Request;
+use crate::shared::Shared;
 
 /// # Non-blocking collectives
 ///
@@ -54,6 +55,19 @@ impl Communicator {
         op: &impl Reduction<T>,
     ) -> Result<Request<Vec<T>>, Error> {
         self.launch(&Ask::allreduce::<T>(data.len(), op, true)?, None, data)
+    }
+
+    /// The same for buffers of [`crate::World::alloc`].
+    ///
+    /// # Errors
+    /// As [`Communicator::allreduce_shared`].
+    pub fn iallreduce_shared<T: Datatype>(
+        &self,
+        data: Shared<T>,
+        op: &impl Reduction<T>,
+    ) -> Result<Request<Shared<T>>, Error> {
+        let at = data.at(self)?;
+        self.launch_at(&Ask::allreduce::<T>(data.len(), op, true)?, None, data, at)
     }
 
     /// Starts collecting everybody's `data`, equally long, at the root; the others get an empty vector.

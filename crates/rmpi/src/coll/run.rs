@@ -12,7 +12,7 @@ use crate::datatype::Datatype;
 use crate::error::Error;
 use crate::p2p::Status;
 use crate::request::Request;
-use rmpi_coll::node::{Buffers, Call, Pass};
+use rmpi_coll::node::{Buffers, Call, Kind, Pass};
 use rmpi_coll::select::Level;
 use rmpi_coll::{Progress, Run, Schedule};
 use rmpi_core::{Arena, Core, Fault, Finished, Memory, Task};
@@ -122,6 +122,17 @@ impl Communicator {
         input: Option<&[T]>,
         output: &mut [T],
     ) -> Result<(), Error> {
+        self.carry_at(ask, input, output, None)
+    }
+
+    /// The same with an output that the ranks of the node find at `at`, if so.
+    pub(crate) fn carry_at<T: Datatype>(
+        &self,
+        ask: &Ask<'_>,
+        input: Option<&[T]>,
+        output: &mut [T],
+        at: Option<u64>,
+    ) -> Result<(), Error> {
         let level = self.selector.level(ask.collective(), ask.commutes);
         if self.inner.explains {
             self.tell(ask);
@@ -131,7 +142,7 @@ impl Communicator {
         match (level, &self.shared.node) {
             (Level::Node, Some(node)) => {
                 if let Some(call) = ask.in_memory(self.group.len())? {
-                    return self.in_memory(node, ask.name(), &call, &mut buffers);
+                    return self.in_memory(node, ask.name(), &placed(call, at), &mut buffers);
                 }
             }
             (Level::TwoLevel, _) => {
@@ -183,12 +194,25 @@ impl Communicator {
         input: Option<Vec<T>>,
         output: Vec<T>,
     ) -> Result<Request<Vec<T>>, Error> {
+        self.launch_at(ask, input, output, None)
+    }
+
+    /// The same for any memory, with an output that the ranks of the node find at `at`, if so.
+    pub(crate) fn launch_at<T: Datatype, B: Memory + AsRef<[T]>>(
+        &self,
+        ask: &Ask<'_>,
+        input: Option<Vec<T>>,
+        output: B,
+        at: Option<u64>,
+    ) -> Result<Request<B>, Error> {
         if self.inner.explains {
             self.tell(ask);
         }
         let level = self.selector.level(ask.collective(), ask.commutes);
         let call = match (level, &self.shared.node) {
-            (Level::Node, Some(node)) => ask.in_memory(self.group.len())?.map(|c| (node.begin(), c)),
+            (Level::Node, Some(node)) => {
+                ask.in_memory(self.group.len())?.map(|c| (node.begin(), placed(c, at)))
+            }
             _ => None,
         };
         let task: Box<dyn Task> = match call {
@@ -221,7 +245,17 @@ impl Communicator {
             core.progress();
             op
         });
-        Ok(Request::new(self, op, finished::<T>))
+        Ok(Request::new(self, op, finished::<T, B>))
+    }
+}
+
+/// The call where the members' outputs lie in memory that all reach. One who thinks otherwise notices.
+fn placed(call: Call, at: Option<u64>) -> Call {
+    match (at, call.kind) {
+        (Some(at), Kind::Allreduce) => {
+            Call { kind: Kind::AllreduceShared { at }, digest: call.digest ^ 0x5a5a_5a5a, ..call }
+        }
+        _ => call,
     }
 }
 
@@ -298,11 +332,11 @@ impl Task for OverMessages {
     }
 }
 
-fn finished<T: Datatype>(
+fn finished<T: Datatype, B: Memory + AsRef<[T]>>(
     comm: &Communicator,
     (result, _): Finished,
     task: Option<Box<dyn Task>>,
-) -> Result<(Vec<T>, Status), Error> {
+) -> Result<(B, Status), Error> {
     const LOST: Error = Error::Internal("a collective lost its buffers");
     result.map_err(Error::message)?;
     let output = match task.ok_or(LOST)?.into_any().downcast::<InMemory>() {
@@ -323,7 +357,7 @@ fn finished<T: Datatype>(
             output
         }
     };
-    let output = *output.into_any().downcast::<Vec<T>>().map_err(|_| LOST)?;
-    let status = Status { source: comm.rank(), tag: 0, bytes: size_of_val(&output[..]) as u64 };
+    let output = *output.into_any().downcast::<B>().map_err(|_| LOST)?;
+    let status = Status { source: comm.rank(), tag: 0, bytes: size_of_val(output.as_ref()) as u64 };
     Ok((output, status))
 }
