@@ -11,7 +11,7 @@ use std::os::fd::AsFd as _;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-/// How long processes may take to end after the server has: less than a pod's grace.
+/// How long processes may take to end after the server has.
 const LEFT: Duration = Duration::from_secs(15);
 
 /// When this is the first process of its namespace: runs the same command line as a child and gives its exit code
@@ -20,19 +20,20 @@ const LEFT: Duration = Duration::from_secs(15);
 /// # Errors
 /// A line saying what could not be started.
 pub(crate) fn run_if_first() -> Result<Option<i32>, String> {
-    if std::process::id() != 1 {
-        return Ok(None);
-    }
     let cannot = |what: &str, e: String| format!("cannot {what}: {e}");
     let mut signals = SigSet::empty();
     for signal in [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT] {
         signals.add(signal);
     }
+    if std::process::id() != 1 {
+        // The first process blocks them, and its child inherits that.
+        signals.thread_unblock().map_err(|e| cannot("take signals", e.to_string()))?;
+        return Ok(None);
+    }
     signals.thread_block().map_err(|e| cannot("take signals", e.to_string()))?;
     let taken = SignalFd::with_flags(&signals, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
         .map_err(|e| cannot("take signals", e.to_string()))?;
     let own = std::env::current_exe().map_err(|e| cannot("find ourselves", e.to_string()))?;
-    // A child's signals are as this process found them: the standard library sees to that.
     let child = Command::new(own).args(std::env::args_os().skip(1)).spawn();
     let child = child.map_err(|e| cannot("start the server", e.to_string()))?;
     let server =

@@ -1,18 +1,26 @@
 //! `rmpi serve`: the embedded SSH server on one or more addresses in one process, each a node of its own. Ends
 //! on SIGINT, SIGTERM or, if asked, with its standard input. Without `--host-key` it is the command of a worker pod:
-//! it takes the job's secret where operators mount it, and writes nothing anywhere.
+//! it takes the job's secret where operators mount it, writes nothing anywhere, and at SIGTERM lets ranks end first.
 
 use crate::{init, say};
 use clap::Args;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use rmpi_ssh::{KeyPair, Server, ServerOptions};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Where workers listen that are told nothing: the port of mpi-operator's images.
 const PORT: u16 = 2222;
 /// Where operators mount the job's secret, beside the user's own home.
 const SECRETS: [&str; 3] = ["/home/mpiuser/.ssh", "/root/.ssh", "/etc/rmpi/ssh"];
+/// How long ranks may take to end after the pod's SIGTERM: what a pod has unless its manifest says otherwise, less a
+/// moment.
+const FAREWELL: Duration = Duration::from_secs(25);
+/// Tells a daemon that its host is being shut down.
+const HOST_ENDS: Signal = Signal::SIGPWR;
 /// First word by which our program with the daemon in it is told to be the daemon.
 const HIDDEN_WORD: &str = "__rmpid";
 
@@ -152,8 +160,25 @@ impl Serve {
         }
         tokio::select! {
             _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-            () = end_of_input(), if self.until_eof => {}
+            _ = interrupt.recv() => return Ok(()),
+            () = end_of_input(), if self.until_eof => return Ok(()),
+        }
+        if self.host_key.is_some() {
+            return Ok(());
+        }
+        // The pod ends. Its ranks hear of it, and as long as they save what they did, their launcher hears of them.
+        for daemon in children() {
+            let _ = kill(daemon, HOST_ENDS);
+        }
+        let ended = async {
+            for server in &mut servers {
+                server.close().await;
+            }
+        };
+        tokio::select! {
+            () = ended => {}
+            () = tokio::time::sleep(FAREWELL) => {}
+            _ = terminate.recv() => {}
         }
         Ok(())
     }
@@ -164,6 +189,14 @@ impl Serve {
         }
         self.listen.clone()
     }
+}
+
+/// What this process has started and not reaped.
+fn children() -> Vec<Pid> {
+    let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    let lists = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());
+    let pids: Vec<String> = lists.flat_map(|l| l.split(' ').map(str::to_owned).collect::<Vec<_>>()).collect();
+    pids.iter().filter_map(|pid| pid.trim().parse().ok().map(Pid::from_raw)).collect()
 }
 
 /// Resolves when standard input has ended. Read on a plain thread, so that a pending read keeps nothing alive.

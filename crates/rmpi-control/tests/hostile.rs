@@ -335,6 +335,7 @@ fn daemon_event(dice: Dice, step: &mut u32, seqs: &mut [u64; 3]) -> DaemonEvent 
         91..=93 => {
             DaemonEvent::FromUp(frame(Message::Link(local(b, 0)), Origin::Launcher, Dest::Neighbour, 0))
         }
+        94 if b > 200 => DaemonEvent::HostEnds,
         94 => DaemonEvent::UpEof,
         95..=97 => DaemonEvent::UpResumed,
         98..=110 => {

@@ -10,13 +10,16 @@ use crate::{family, sys};
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::prctl::set_child_subreaper;
-use nix::sys::signal::{SigSet, SigmaskHow, Signal, pthread_sigmask};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, pthread_sigmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::unistd::{pipe2, setsid};
+use nix::unistd::{Pid, pipe2, setsid};
 use rmpi_types::RankEnd;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::Duration;
+
+/// Tells a daemon that its host is being shut down: ranks get SIGTERM.
+pub(crate) const HOST_ENDS: Signal = Signal::SIGPWR;
 
 /// How long the guard tries to end what the worker left behind.
 const LIMIT: Duration = Duration::from_secs(8);
@@ -59,6 +62,7 @@ pub(crate) fn split(
 fn wait(worker: i32) -> io::Result<RankEnd> {
     let mut children = SigSet::empty();
     children.add(Signal::SIGCHLD);
+    children.add(HOST_ENDS);
     let happened = SignalFd::with_flags(&children, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
     let mut watch = Watch::new(worker);
     loop {
@@ -69,7 +73,11 @@ fn wait(worker: i32) -> io::Result<RankEnd> {
             Ok(_) | Err(nix::Error::EINTR) => {}
             Err(error) => return Err(error.into()),
         }
-        while happened.read_signal()?.is_some() {}
+        while let Some(info) = happened.read_signal()? {
+            if info.ssi_signo == HOST_ENDS as u32 {
+                let _ = kill(Pid::from_raw(worker), HOST_ENDS);
+            }
+        }
     }
 }
 

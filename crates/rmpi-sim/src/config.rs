@@ -88,6 +88,8 @@ pub enum Fault {
     KillLauncher,
     /// The user's signal.
     Signal(i32),
+    /// The host is being shut down, and its daemon is told.
+    HostEnds(NodeIdx),
     /// Kubernetes says how long the launcher's pod has from SIGTERM to its end.
     PodGrace(Duration),
     /// Our standard output is closed.

@@ -337,6 +337,7 @@ impl Sim {
                 self.end_launcher();
             }
             Fault::Signal(signal) => self.job(JobEvent::Signal(signal)),
+            Fault::HostEnds(node) => self.daemon(node, DaemonEvent::HostEnds),
             Fault::PodGrace(grace) => self.job(JobEvent::PodGrace(grace)),
             Fault::BrokenPipe => self.job(JobEvent::BrokenPipe),
         }

@@ -347,6 +347,22 @@ fn the_end_of_the_pod_is_the_end_of_the_ranks() {
     assert!(code == 254 && at > ms(2_400) && at < ms(4_000), "{code} {at:?}");
 }
 
+/// A host that is shut down tells its ranks, which end as they like: stubborn ones go on until something else ends them.
+#[test]
+fn a_host_that_ends_tells_its_ranks() {
+    let faults = vec![(ms(500), Fault::HostEnds(NodeIdx(1)))];
+    each(&Config { program: |_, _| vec![Act::Hang], faults: faults.clone(), ..Config::default() }, |r| {
+        assert_eq!(r.job().code(), 143, "its ranks died of it, and the job with them");
+        assert!(r.done_at.unwrap_or_default() < ms(1000), "{:?}", r.done_at);
+    });
+    let faults = faults.into_iter().chain([(ms(2000), Fault::Signal(15))]).collect();
+    let stubborn = |_, _| vec![Act::IgnoreTerm, Act::Hang];
+    each(&Config { program: stubborn, faults, ..Config::default() }, |r| {
+        assert_eq!(r.job().code(), 143);
+        assert!(r.done_at.unwrap_or_default() > ms(6900), "{:?}", r.done_at);
+    });
+}
+
 #[test]
 fn a_job_limit_and_a_closed_output_stop_the_job() {
     let limits = Limits { job: Some(ms(700)), ..Limits::default() };

@@ -38,7 +38,7 @@ const BY_EXEC: Fits = |set, way| ONE(set, way) && way == Way::Exec;
 const BY_SSH: Fits = |set, way| ONE(set, way) && way != Way::Exec;
 
 /// What is tried.
-const CASES: [(&str, Fits, Case); 14] = [
+const CASES: [(&str, Fits, Case); 16] = [
     ("all up", ALL, all_up),
     ("late worker", ALL, late),
     ("rank fails", ALL, rank_fails),
@@ -51,6 +51,8 @@ const CASES: [(&str, Fits, Case); 14] = [
     ("key refused", BY_SSH, trouble::refused),
     ("twice at once", ONE, trouble::twice),
     ("pod grace", BY_EXEC, trouble::grace),
+    ("job deleted", |set, way| BY_SSH(set, way) && way == Way::Serve, trouble::deleted),
+    ("pod drained", |set, way| BY_SSH(set, way) && way == Way::Serve, trouble::drained),
     ("elastic", ONE, trouble::elastic),
     ("ssh true", |set, way| BY_SSH(set, way) && way == Way::Sshd, trouble::ssh),
 ];

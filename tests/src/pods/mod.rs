@@ -244,6 +244,19 @@ impl Set {
         }
     }
 
+    /// Sends a pod's first process SIGTERM, as the kubelet does.
+    pub fn terminate(&self, name: &str) {
+        if let Some(first) = self.pods.get(name).and_then(|p| try_inner_pid(&p.child)) {
+            let _ = Command::new("kill").args(["-s", "TERM", &first.to_string()]).status();
+        }
+    }
+
+    /// Whether a pod's first process, and so all of it, has ended.
+    #[must_use]
+    pub fn ended(&self, name: &str) -> bool {
+        self.pods.get(name).is_none_or(|p| try_inner_pid(&p.child).is_none())
+    }
+
     /// Loses a pod silently: its link goes down, nobody is told.
     pub fn cut(&self, name: &str) {
         let Some(pod) = self.pods.get(name) else { return };

@@ -138,6 +138,49 @@ pub(super) fn grace(name: &str, way: Way) -> Result<Duration, String> {
     Ok(took)
 }
 
+/// All pods of a job get SIGTERM at once, the workers' first, as when the job is deleted: ranks hear of it once, and have
+/// the time to say that they saved what they did.
+pub(super) fn deleted(name: &str, way: Way) -> Result<Duration, String> {
+    let set = starts(name, way)?;
+    let script = "trap 'echo heard >&2; sleep 4 & wait $!; echo saved >&2; exit 0' TERM; echo ready; \
+                  sleep 300 & wait $!; sleep 300";
+    let child = ready(&set, start(&mut job(&set, &[], script)))?;
+    let begin = Instant::now();
+    for worker in set.workers() {
+        set.terminate(worker);
+    }
+    terminate(&set)?;
+    let (code, said) = end(child)?;
+    let (took, slots) = (begin.elapsed(), set.slots() as usize);
+    let times = |word| said.lines().filter(|l| *l == word).count();
+    if code != 143 || times("heard") != slots || times("saved") != slots || took > PROMISE {
+        return Err(format!("exit code {code} after {:.1} s: {said}", took.as_secs_f64()));
+    }
+    if !procs::until(PROMISE, || set.workers().iter().all(|w| set.ended(w))) {
+        return Err("workers do not end".into());
+    }
+    Ok(took)
+}
+
+/// One worker's pod gets SIGTERM, as when its node is drained: its ranks hear of it, and what they do then is the job's end.
+pub(super) fn drained(name: &str, way: Way) -> Result<Duration, String> {
+    let set = starts(name, way)?;
+    let script = "trap 'echo heard >&2; exit 7' TERM; echo ready; sleep 300 & wait $!; sleep 300";
+    let child = ready(&set, start(&mut job(&set, &[], script)))?;
+    let begin = Instant::now();
+    let worker = set.workers().last().ok_or("a set without workers")?;
+    set.terminate(worker);
+    let (code, said) = end(child)?;
+    let took = begin.elapsed();
+    if code != 7 || !said.contains(worker) || took > PROMISE {
+        return Err(format!("exit code {code} after {:.1} s: {said}", took.as_secs_f64()));
+    }
+    match procs::until(PROMISE, || set.ended(worker)) {
+        true => Ok(took),
+        false => Err("the worker does not end".into()),
+    }
+}
+
 /// What Horovod's workers ask the store, without Horovod: rank 0 wants its rank in the next generation at once.
 const WORKER: &str = r#"
 req() {

@@ -3,12 +3,12 @@
 
 use super::ranks::Due;
 use super::stop::{Step, Stop};
-use super::{DaemonAction, DaemonMachine, MAX_TEXT, Phase, Sweep};
+use super::{DaemonAction, DaemonMachine, Early, MAX_TEXT, Phase, Sweep};
 use crate::link::clip;
 use crate::signals;
 use crate::time::Time;
 use bytes::Bytes;
-use rmpi_types::{ProcId, RankExit};
+use rmpi_types::{ProcId, RankExit, RankSet};
 use rmpi_wire::{LinkMsg, Up};
 use std::time::Duration;
 use tracing::info;
@@ -92,7 +92,25 @@ impl DaemonMachine {
             return;
         }
         self.stop = Some(Stop::begun(signal, grace, now).sooner(self.stop));
+        if self.warned && signal == signals::TERM {
+            return self.ranks.mark_stopping();
+        }
         self.stop_signal(signal, out);
+    }
+
+    /// The host is being shut down: ranks are told, and end as they like. What they do not do in time is done by what
+    /// shuts the host down.
+    pub(super) fn host_ends(&mut self, out: &mut Vec<DaemonAction>) {
+        if self.phase == Phase::Spawning {
+            return self.early.push(Early::Signal(signals::TERM, RankSet::default()));
+        }
+        let running = self.phase == Phase::Running && self.stop.is_none() && self.sweep == Sweep::No;
+        if !running || std::mem::replace(&mut self.warned, true) {
+            return;
+        }
+        let procs = self.ranks.running(None);
+        self.signal(signals::TERM, procs.clone(), out);
+        self.signal(signals::CONT, procs, out);
     }
 
     /// A signal that is to end ranks: stopped ones must run to take it.

@@ -72,6 +72,8 @@ pub enum DaemonEvent {
         /// The frame.
         frame: Frame,
     },
+    /// This host is being shut down.
+    HostEnds,
     /// A child daemon dialled in, or dialled in again on the same link id.
     ChildUp {
         /// Its link.

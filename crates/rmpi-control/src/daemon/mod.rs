@@ -94,6 +94,8 @@ pub struct DaemonMachine {
     gathers: Gathers,
     asks: Asks,
     stop: Option<Stop>,
+    /// Ranks have had SIGTERM as the host is being shut down: a stop need not say it again.
+    warned: bool,
     sweep: Sweep,
     next_beat: Time,
     span: tracing::Span,
@@ -122,6 +124,7 @@ impl DaemonMachine {
             gathers: Gathers::default(),
             asks: Asks::default(),
             stop: None,
+            warned: false,
             sweep: Sweep::No,
             next_beat: now + policy.heartbeat,
             span: tracing::info_span!("node", node = policy.node.map(|n| n.0)),
@@ -152,6 +155,7 @@ impl DaemonMachine {
             DaemonEvent::UpEof => self.up_eof(now, out),
             DaemonEvent::UpResumed => out.extend(self.up.resumed(now).map(DaemonAction::SendUp)),
             DaemonEvent::FromChild { link, frame } => self.child_frame(now, link, frame, out),
+            DaemonEvent::HostEnds => self.host_ends(out),
             DaemonEvent::ChildUp { link, node } => self.child_up(now, link, node, out),
             DaemonEvent::ChildEof { link } => self.child_eof(link, out),
             DaemonEvent::Tick => self.tick(now, out),
@@ -478,6 +482,7 @@ fn of_a_rank(event: &DaemonEvent) -> Option<ProcId> {
         | DaemonEvent::FromUp(_)
         | DaemonEvent::UpEof
         | DaemonEvent::UpResumed
+        | DaemonEvent::HostEnds
         | DaemonEvent::FromChild { .. }
         | DaemonEvent::ChildUp { .. }
         | DaemonEvent::ChildEof { .. }

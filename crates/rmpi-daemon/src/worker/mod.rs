@@ -12,6 +12,7 @@ mod up;
 
 use crate::dialling::Dialling;
 use crate::env::Vars;
+use crate::guard::HOST_ENDS;
 use crate::kvs::Requests;
 use crate::lines::Tail;
 use crate::node::{self, FileLimit, Survey};
@@ -156,6 +157,7 @@ async fn run(
 ) -> io::Result<()> {
     let mut children = SigSet::empty();
     children.add(Signal::SIGCHLD);
+    children.add(HOST_ENDS);
     children.thread_block()?;
     let children = SignalFd::with_flags(&children, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
     let mut children = sys::watch_signals(children)?;
@@ -182,8 +184,14 @@ async fn run(
             _ = guard.readable() => return Ok(()),
             ready = children.readable_mut() => {
                 let mut ready = ready?;
-                while let Ok(Some(_)) = ready.get_inner_mut().read_signal() {}
+                let mut host_ends = false;
+                while let Ok(Some(info)) = ready.get_inner_mut().read_signal() {
+                    host_ends |= info.ssi_signo == HOST_ENDS as u32;
+                }
                 ready.clear_ready();
+                if host_ends {
+                    worker.feed(DaemonEvent::HostEnds);
+                }
                 worker.reap();
             }
             input = inbox.recv() => match input {

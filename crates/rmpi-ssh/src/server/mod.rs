@@ -18,6 +18,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, JoinSet};
 
 /// What a server is made of.
@@ -83,6 +84,7 @@ pub fn unique_prefix() -> io::Result<String> {
 pub struct Server {
     addr: SocketAddr,
     task: JoinHandle<()>,
+    close: Option<oneshot::Sender<()>>,
 }
 
 impl Drop for Server {
@@ -125,7 +127,14 @@ impl Server {
         });
         let addr = listener.local_addr()?;
         let shared = Arc::new(Shared { options, authorized, config });
-        Ok(Self { addr, task: tokio::spawn(accept(listener, shared)) })
+        let (close, closing) = oneshot::channel();
+        Ok(Self { addr, task: tokio::spawn(accept(listener, shared, closing)), close: Some(close) })
+    }
+
+    /// Takes no new connections and waits for the end of those that are there. May be given up and called again.
+    pub async fn close(&mut self) {
+        drop(self.close.take());
+        let _ = (&mut self.task).await;
     }
 
     /// The address bound.
@@ -135,7 +144,7 @@ impl Server {
     }
 }
 
-async fn accept(listener: TcpListener, shared: Arc<Shared>) {
+async fn accept(listener: TcpListener, shared: Arc<Shared>, mut closing: oneshot::Receiver<()>) {
     let mut connections = JoinSet::new();
     let mut count = 0u32;
     loop {
@@ -152,8 +161,11 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
                 }
             },
             Some(_) = connections.join_next() => {}
+            _ = &mut closing => break,
         }
     }
+    drop(listener);
+    while connections.join_next().await.is_some() {}
 }
 
 /// Shuts the socket down when dropped, so that a stopped server's connections end at once.
