@@ -23,7 +23,7 @@ const KUBEXEC: &str = "kubexec.sh";
 /// The operator whose launcher pod this is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Pod {
-    /// mpi-operator v1, training-operator: workers are reached by `kubectl exec`.
+    /// mpi-operator v1alpha2 and v1, training-operator: workers are reached by `kubectl exec`.
     Kubexec,
     /// mpi-operator v2beta1.
     MpiOperator,

@@ -76,12 +76,24 @@ fn serve(stream: TcpStream, env: &[(String, String)], rights: bool, pods: &Share
         say(if rights { PENDING } else { "ERR:Error from server (Forbidden): pods is forbidden" })?;
         return say(if rights { "EXIT:0" } else { "EXIT:1" });
     }
-    let pod = words.get(1).cloned().unwrap_or_default();
+    // `cp FILE POD:PATH` of the oldest operator: it is the list of pods.
+    let copy = words.get(2).and_then(|to| to.split_once(':')).filter(|_| words[0] == "cp");
+    let pod = copy.map_or_else(|| words.get(1).cloned().unwrap_or_default(), |(pod, _)| pod.to_owned());
     let ready = pods.lock().unwrap_or_else(PoisonError::into_inner).get(&pod).cloned();
     let Some(ready) = ready else {
         say(&format!("ERR:Error from server (NotFound): pods \"{pod}\" not found"))?;
         return say("EXIT:1");
     };
+    if let Some((_, path)) = copy {
+        let list = pods.lock().unwrap_or_else(PoisonError::into_inner);
+        let text: String = list.iter().map(|(name, pod)| format!("{}\t{name}\n", pod.ip)).collect();
+        drop(list);
+        let (pid, script) = (ready.pid.to_string(), "printf %s \"$1\" > \"$0\"");
+        let done = Command::new("nsenter")
+            .args(["-t", &pid, "-m", "--", "sh", "-c", script, path, &text])
+            .status()?;
+        return say(&format!("EXIT:{}", done.code().unwrap_or(137)));
+    }
     let Some(at) = words.iter().position(|w| w == "--").filter(|_| words[0] == "exec") else {
         return say("EXIT:1");
     };

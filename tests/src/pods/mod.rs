@@ -44,7 +44,14 @@ mount --make-rprivate /
 hostname "$NAME"
 mount -t proc proc /proc
 for d in etc opt root home; do
-  if [ -d "$POD/$d" ]; then mount -t overlay -o "lowerdir=$POD/$d:/$d" overlay "/$d"; fi
+  if [ -d "$POD/$d" ]; then
+    over=
+    if [ $d = etc ] && [ "$READ_ONLY" != 1 ]; then
+      mkdir -p "$POD/over" && mount -t tmpfs tmpfs "$POD/over" && mkdir "$POD/over/upper" "$POD/over/work"
+      over=",upperdir=$POD/over/upper,workdir=$POD/over/work"
+    fi
+    mount -t overlay -o "lowerdir=$POD/$d:/$d$over" overlay "/$d"
+  fi
 done
 if [ "$READ_ONLY" = 1 ]; then
   mount -t tmpfs -o ro tmpfs /dev/shm

@@ -86,6 +86,7 @@ fn slots(command: &Command) -> Vec<(&str, u32)> {
 fn every_operator_gives_hosts_slots_and_a_way() {
     const SVC: &str = "pi-worker-0.pi.default.svc";
     for (name, first, each, kubexec) in [
+        ("mpi-v1alpha2-0.2", "pi-worker-0", 2, true),
         ("mpi-v1-0.3", "pi-worker-0", 2, true),
         ("training-v1-1.9", "pi-worker-0", 2, true),
         ("training-v1-1.9-gpu-launcher", "pi-launcher", 8, true),
