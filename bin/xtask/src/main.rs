@@ -6,6 +6,7 @@ mod contract;
 mod demo;
 mod frameworks;
 mod fuzz;
+mod group;
 mod images;
 mod kubernetes;
 mod mpi;

@@ -2,6 +2,7 @@
 //! ranks and nodes. Debian's implementations are installed when we may; newer ones come from PyPI, into the target
 //! folder.
 
+use crate::group::OneGroup;
 use crate::stage::{self, cargo, have, say, target};
 use crate::{build, test};
 use std::path::{Path, PathBuf};
@@ -36,6 +37,7 @@ const PYTHON: (&str, &[&str]) = ("mpi4py", &["mpi4py>=4.1,<5"]);
 /// The first stage that fails.
 pub(crate) fn run(long: bool) -> Result<(), String> {
     test::install(&test::CLUSTER)?;
+    let _one = OneGroup::make();
     let mut tests = cargo(&["test", "--locked", "-p", "rmpi-tests", "--test", "mpi", "--"]);
     tests.args(["--nocapture", "--test-threads=1"]);
     implementations(&mut tests)?;

@@ -1,5 +1,6 @@
 //! `cargo xtask test`: all tests, with what they need installed when we may.
 
+use crate::group::OneGroup;
 use crate::stage::{self, cargo, have, is_root, say};
 use crate::{build, mpi};
 use std::process::Command;
@@ -27,6 +28,7 @@ pub(crate) const CLUSTER: [Need; 3] = [
 /// The first stage that fails.
 pub(crate) fn run(long: bool) -> Result<(), String> {
     install(&[&NEEDS[..], &CLUSTER[..]].concat())?;
+    let _one = OneGroup::make();
     let mut tests = cargo(&["test", "--workspace", "--locked", "--no-fail-fast"]);
     mpi::implementations(&mut tests)?;
     let bin = build::release()?;
