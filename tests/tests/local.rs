@@ -77,3 +77,23 @@ fn a_stopped_worker_is_lost() {
     let left = procs::with_env("RMPI_TEST_MARK", &mark);
     assert!(left.is_empty(), "left {left:?}");
 }
+
+/// Users look their variables up in the page, so it has all of them.
+#[test]
+fn the_page_of_the_environment_names_what_ranks_get() {
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/environment.md"))
+        .expect("docs/environment.md");
+    let mut job = Command::new(bins::path("rmpirun"));
+    job.args(["--oversubscribe", "-np", "2", "env"]).env_clear().env("PATH", "/usr/bin:/bin");
+    job.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit());
+    let mut job = procs::start(&mut job, procs::LIFE);
+    let mut text = String::new();
+    job.stdout.take().expect("stdout is piped").read_to_string(&mut text).expect("text");
+    assert!(job.wait().is_ok_and(|status| status.success()));
+    let names: Vec<&str> = text.lines().filter_map(|line| Some(line.split_once('=')?.0)).collect();
+    assert!(names.contains(&"RANK"), "{text}");
+    let families = ["PMIX_", "OMPI_MCA_"];
+    for name in names.into_iter().filter(|name| !families.iter().any(|f| name.starts_with(f))) {
+        assert!(page.contains(&format!("`{name}`")), "{name} is not in docs/environment.md");
+    }
+}
