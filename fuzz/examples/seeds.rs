@@ -9,7 +9,7 @@ use rmpi_pmi::pmix::frame;
 use rmpi_types::launch::{AppLaunch, EnvMerge, NodeEndpoints, StdioKind};
 use rmpi_types::{
     DataPlane, EndpointTable, JobId, NodeId, NodeIdx, NodeLaunch, NodeReport, ProcId, Rank, RankEndpoint,
-    RankLaunch, RankSet, Topology, Transport,
+    RankLaunch, Topology, Transport,
 };
 use rmpi_wire::hello::Role;
 use rmpi_wire::msg::{Pulse, Stream};
@@ -122,7 +122,7 @@ fn messages() -> Vec<(Message, &'static [u8])> {
         (Message::Up(Up::Started(vec![(ProcId::first(0), 5), (proc, 6)])), b""),
         (Message::Up(Up::Output { proc, stream: Stream::Stdout, last: false }), b"hello\n"),
         (Message::Down(Down::Credit { proc, stream: Stream::Stderr, bytes: 6 }), b""),
-        (Message::Down(Down::Signal { signal: 10, ranks: RankSet::range(0, 1) }), b""),
+        (Message::Down(Down::Signal { signal: 10, of: None }), b""),
         (Message::Up(Up::Gather { key: key(), last: true }), b"\x01\0\0\0\x01\0\x01\0\0\0kv"),
         (Message::Down(Down::Stop { signal: 15, grace_ms: 2000, name_absent: false }), b""),
         (Message::Link(LinkMsg::Heartbeat { received: 3 }), b""),

@@ -457,7 +457,7 @@ fn down(input: &mut Input<'_>) -> (Message, Bytes) {
             Down::Stdin { proc: proc(input) }
         }
         3 => Down::Credit { proc: proc(input), stream: stream(input), bytes: input.number32() },
-        4 => Down::Signal { signal: i32::from(input.u8()), ranks: RankSet::range(0, u32::from(input.u8())) },
+        4 => Down::Signal { signal: i32::from(input.u8()), of: (input.u8() > 128).then(|| ProcId::first(0)) },
         5 => Down::Stop {
             signal: i32::from(input.u8()),
             grace_ms: input.number32(),

@@ -8,7 +8,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use rmpi_types::launch::StdioKind;
 use rmpi_types::outcome::Abort;
-use rmpi_types::{ProcId, RankEnd, RankSet};
+use rmpi_types::{ProcId, RankEnd};
 use rmpi_wire::msg::Stream;
 use rmpi_wire::rank::{RankRequest, Request};
 use rmpi_wire::{Down, Up};
@@ -112,7 +112,7 @@ fn signals_reach_the_group_and_stopping_is_no_failure_of_ours() {
     while !story.text(0, Stream::Stdout).contains("ready") {
         l.step(&mut story, true);
     }
-    l.send(Down::Signal { signal: Signal::SIGUSR1 as i32, ranks: RankSet::default() }, b"");
+    l.send(Down::Signal { signal: Signal::SIGUSR1 as i32, of: None }, b"");
     while !story.text(0, Stream::Stdout).contains("usr1") {
         l.step(&mut story, true);
     }
@@ -189,7 +189,7 @@ fn an_abort_just_before_the_end_is_not_lost() {
     l.run(l.shell(&format!("printf '{octal}' >&5"), 8));
     let story = l.follow();
     for exit in &story.exits {
-        assert_eq!(exit.abort, Some(Abort { code: 7, message: "why".into() }));
+        assert_eq!(exit.abort, Some(Abort::called(7, "why".into())));
     }
     l.finish();
 }

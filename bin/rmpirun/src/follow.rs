@@ -12,6 +12,7 @@ use rmpi_launch::{Event, Outcome, Parts, PlanView, horovod, report};
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 use std::fs::File;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -28,6 +29,7 @@ struct Inner {
     state_on_timeout: bool,
     exit_codes: bool,
     xml: bool,
+    console: Option<PathBuf>,
     program: String,
     timeline: Option<PathBuf>,
     summary: Option<PathBuf>,
@@ -75,7 +77,7 @@ impl Follower {
         }
         let xml = job.output.tag == Tag::Xml;
         if xml {
-            print("<mpirun>\n");
+            mark(job.output.console.as_deref(), "<mpirun>\n", true)?;
         }
         let follower = Self(Arc::new(Inner {
             begun: Instant::now(),
@@ -85,6 +87,7 @@ impl Follower {
             state_on_timeout: job.on_timeout.state,
             exit_codes: show.exit_codes,
             xml,
+            console: job.output.console.clone(),
             program,
             timeline: show.timeline.clone(),
             summary: show.summary.clone(),
@@ -151,14 +154,16 @@ impl Follower {
             inner.printer.print(inner.seen().codes());
         }
         inner.printer.finish();
-        if inner.xml {
-            print("</mpirun>\n");
+        let mut complaints = String::new();
+        if inner.xml
+            && let Err(text) = mark(inner.console.as_deref(), "</mpirun>\n", false)
+        {
+            complaints.push_str(&note_line(&text));
         }
         if let Some(events) = &inner.events {
             events.print(format!("{}\n", record::job_end(now(), end)));
             events.finish();
         }
-        let mut complaints = String::new();
         let mut write = |path: &Path, text: String| {
             if let Err(error) = std::fs::write(path, text) {
                 complaints.push_str(&note_line(&cannot("write", path, &error)));
@@ -324,6 +329,16 @@ impl Seen {
 /// Whether a user sits there and wonders what is being waited for.
 fn interrupted(why: &str) -> bool {
     why.starts_with("SIGINT")
+}
+
+/// Begins or ends the output's XML, in the file it goes to or on standard output.
+fn mark(file: Option<&Path>, text: &str, first: bool) -> Result<(), String> {
+    let Some(path) = file else {
+        print(text);
+        return Ok(());
+    };
+    let opened = File::options().append(!first).write(true).create(true).truncate(first).open(path);
+    opened.and_then(|mut file| file.write_all(text.as_bytes())).map_err(|e| cannot("write", path, &e))
 }
 
 fn now() -> f64 {

@@ -4,7 +4,8 @@
 use crate::command::Sources;
 use crate::error::CliError;
 use rmpi_plan::hosts::{HostDialect, ParsedHosts, parse_host_list, parse_hostfile};
-use rmpi_types::spec::Slots;
+use rmpi_types::spec::{RankfileCpus, RankfileEntry, Slots};
+use rmpi_types::{CpuSet, Rank};
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
@@ -18,6 +19,8 @@ const NO_STEPS: [&str; 4] = ["4294967291", "4294967290", "4294967292", "42949672
 /// What a resource manager gave this job.
 pub(crate) struct Allocation {
     pub(crate) hosts: ParsedHosts,
+    /// Where it wants each rank, if it says.
+    pub(crate) places: Vec<RankfileEntry>,
     /// Starts commands on them.
     pub(crate) tool: Option<&'static str>,
 }
@@ -50,6 +53,7 @@ pub(crate) fn is_task(sources: &Sources<'_>) -> bool {
 }
 
 fn of(kind: &str, sources: &Sources<'_>) -> Result<Option<Allocation>, CliError> {
+    let mut places = Vec::new();
     let (hosts, tool) = match kind {
         "slurm" => (slurm(sources)?, Some("srun")),
         "pbs" => (file(sources, &["PBS_JOBID", "PBS_ENVIRONMENT"], "PBS_NODEFILE")?, None),
@@ -58,7 +62,10 @@ fn of(kind: &str, sources: &Sources<'_>) -> Result<Option<Allocation>, CliError>
         "cobalt" => (file(sources, &["COBALT_JOBID"], "COBALT_NODEFILE")?, None),
         _ => (flux(sources)?, None),
     };
-    Ok(hosts.map(|hosts| Allocation { hosts, tool }))
+    if let (Some(hosts), "lsf") = (&hosts, kind) {
+        places = affinity(hosts, sources)?;
+    }
+    Ok(hosts.map(|hosts| Allocation { hosts, places, tool }))
 }
 
 fn variable<'a>(sources: &Sources<'a>, name: &str) -> Option<&'a str> {
@@ -173,6 +180,34 @@ fn lsf(sources: &Sources<'_>) -> Result<Option<ParsedHosts>, CliError> {
     let Some(text) = variable(sources, "LSB_HOSTS") else { return Ok(None) };
     let lines: String = text.split_whitespace().map(|h| format!("{h} slots=1\n")).collect();
     summed(&lines, "LSB_HOSTS").map(Some)
+}
+
+/// `LSB_AFFINITY_HOSTFILE`: a line a rank, `host CPUs [NUMA nodes [memory policy]]`, the CPUs by the operating system's
+/// numbers. An empty file says that no affinity was asked for.
+fn affinity(hosts: &ParsedHosts, sources: &Sources<'_>) -> Result<Vec<RankfileEntry>, CliError> {
+    const NAME: &str = "LSB_AFFINITY_HOSTFILE";
+    let Some(path) = variable(sources, NAME) else { return Ok(Vec::new()) };
+    let bytes = (sources.read_file)(Path::new(path)).map_err(|e| unread(NAME, path, &e))?;
+    let mut places = Vec::new();
+    for (line, text) in (1..).zip(String::from_utf8_lossy(&bytes).lines()) {
+        let mut words = text.split_whitespace();
+        let Some(name) = words.next() else { continue };
+        let origin = format!("{path}:{line}");
+        let wrong = |what: String| CliError::new(format!("{origin}: {what} (--rmk user does without it)"));
+        let host = hosts.hosts.iter().position(|h| h.name.eq_ignore_ascii_case(name));
+        let host = host.ok_or_else(|| wrong(format!("'{name}' is none of this job's hosts")))?;
+        let cpus = match words.next() {
+            None | Some("-") => None,
+            Some(list) => {
+                let set = CpuSet::parse_list(list).filter(|set| !set.is_empty());
+                let set = set.ok_or_else(|| wrong(format!("'{list}' is not a list of CPUs")))?;
+                Some(RankfileCpus::Os(set))
+            }
+        };
+        let rank = Rank(u32::try_from(places.len()).unwrap_or(u32::MAX));
+        places.push(RankfileEntry { rank, host, cpus, origin });
+    }
+    Ok(places)
 }
 
 fn sge(sources: &Sources<'_>) -> Result<Option<ParsedHosts>, CliError> {

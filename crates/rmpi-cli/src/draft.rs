@@ -96,6 +96,8 @@ pub(crate) struct JobDraft {
     pub(crate) elastic_asked: bool,
     /// `--gloo` (true) or `--mpi`.
     pub(crate) gloo: Option<bool>,
+    /// Mapping, ranking or binding was said, if only as it is anyway.
+    pub(crate) placement_said: bool,
     /// Hydra's `-rankmap`: the node of each rank.
     pub(crate) rankmap: Option<Vec<u32>>,
     /// The program each rank is started by.

@@ -219,6 +219,11 @@ pub(crate) fn output(
     personality: Personality,
     sources: &Sources<'_>,
 ) -> Result<(), CliError> {
+    if draft.job.output.on_nodes && matches!(draft.job.horovod, Horovod::Elastic(_)) {
+        return Err(CliError::new(
+            "--output-where node: the ranks of an elastic job move between nodes; leave it out",
+        ));
+    }
     let [out, err] = std::mem::take(&mut draft.patterns);
     if out.is_some() || err.is_some() {
         draft.job.output.files = Some(Files { layout: FileLayout::Patterns { out, err }, nocopy: false });

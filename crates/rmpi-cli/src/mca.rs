@@ -3,7 +3,7 @@
 
 use crate::draft::{Target, variable};
 use crate::personality::Personality;
-use crate::row::Set;
+use crate::row::{Scope, Set};
 use crate::table;
 use crate::typed;
 use crate::values::{port, port_range, truth};
@@ -80,6 +80,10 @@ const KEYS: &[(&str, Use)] = &[
     ("prte_launch_agent", Use::Option("launch-agent")),
     ("orte_report_launch_progress", Use::Flag("show-progress")),
     ("orte_xml_output", Use::Flag("xml")),
+    ("orte_report_child_jobs_separately", Use::Flag("report-child-jobs-separately")),
+    ("orte_allowed_exit_without_sync", Use::Flag("allow-exit-without-sync")),
+    ("odls_base_signal_direct_children_only", Use::Flag("signal-direct-children-only")),
+    ("orte_timeout_for_stack_trace", Use::Call(stack_limit)),
     ("orte_max_vm_size", Use::Option("max-nodes")),
     ("mca_base_envar_file_prefix", Use::Option("tune")),
     ("btl_tcp_port_min_v4", Use::Call(port_min)),
@@ -98,11 +102,8 @@ const LAUNCHER: &[&str] = &[
 const NEEDLESS: &[&str] = &[
     "orte_keep_fqdn_hostnames",
     "orte_base_help_aggregate",
-    "orte_allowed_exit_without_sync",
     "orte_tmpdir_base",
     "orte_hetero_nodes",
-    "orte_timeout_for_stack_trace",
-    "orte_report_child_jobs_separately",
     "orte_show_resolved_nodenames",
     "plm_rsh_no_tree_spawn",
     "plm_ssh_no_tree_spawn",
@@ -117,7 +118,6 @@ const NEEDLESS: &[&str] = &[
     "oob_tcp_keepalive_probes",
     "oob_tcp_sndbuf",
     "oob_tcp_rcvbuf",
-    "odls_base_signal_direct_children_only",
     "prte_keep_fqdn_hostnames",
     "ras_base_verbose",
     "rmaps_base_verbose",
@@ -191,6 +191,7 @@ pub(crate) fn act(t: &mut Target<'_>, what: Use, value: &OsStr) -> Set {
     // Open MPI's words are meant in Open MPI's sense whatever we are called.
     let row = table::find(name, Personality::Default);
     let Some(act) = row.and_then(|r| r.act) else { return Err(format!("--{name} takes no value")) };
+    t.job.placement_said |= row.is_some_and(|r| r.scope == Scope::Placement);
     let values = match what {
         Use::Flag(_) => Vec::new(),
         _ => vec![typed::read(act, value)?],
@@ -222,6 +223,14 @@ fn env_list(t: &mut Target<'_>, text: &str) -> Set {
 
 fn abort_on_failure(t: &mut Target<'_>, text: &str) -> Set {
     t.job.job.on_failure = if truth(text)? { OnFailure::Stop } else { OnFailure::Continue };
+    Ok(())
+}
+
+/// Seconds; 0 and less waits for ever in Open MPI, as long as can be here.
+fn stack_limit(t: &mut Target<'_>, text: &str) -> Set {
+    let seconds: i64 = text.trim().parse().map_err(|_| format!("'{text}' is not a number"))?;
+    let limit = u64::try_from(seconds).ok().filter(|s| (1..=86_400).contains(s)).unwrap_or(86_400);
+    t.job.job.on_timeout.stacks_wait = Some(std::time::Duration::from_secs(limit));
     Ok(())
 }
 

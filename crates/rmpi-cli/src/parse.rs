@@ -171,6 +171,7 @@ pub(crate) fn apply(
     match option.row.behaviour {
         Behaviour::Active => {
             let Some(act) = option.row.act else { return Ok(()) };
+            target.job.placement_said |= option.row.scope == Scope::Placement;
             typed::call(act, target, values).map_err(|e| CliError::new(format!("{spelled}: {e}")))
         }
         Behaviour::Ignored => Ok(()),

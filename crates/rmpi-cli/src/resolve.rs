@@ -2,7 +2,7 @@
 //! understood, environments merged. The last step; precedence has been settled before.
 
 use crate::command::{Command, Sources};
-use crate::draft::{AppDraft, JobDraft, PlaceFile};
+use crate::draft::{AppDraft, JobDraft, PlaceDraft, PlaceFile};
 use crate::error::CliError;
 use crate::personality::Personality;
 use crate::pod::{self, Pod};
@@ -12,7 +12,9 @@ use rmpi_plan::hosts::{
     HostDialect, HostList, ParsedHosts, combine, parse_host_list, parse_hostfile, per_context, read_hostfile,
 };
 use rmpi_types::launch::EnvEdit;
-use rmpi_types::spec::{App, Env, EnvMap, Horovod, Host, JobSpec, MapBy, Placement, Reach, Slots, Stdin};
+use rmpi_types::spec::{
+    App, Env, EnvMap, Horovod, Host, JobSpec, MapBy, Placement, RankfileEntry, Reach, Slots, Stdin,
+};
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
@@ -30,7 +32,8 @@ pub(crate) fn resolve(
 ) -> Result<Command, CliError> {
     finish::programs(&mut draft, &mut programs, personality, sources)?;
     finish::output(&mut draft, personality, sources)?;
-    let allocation = allocated(&mut draft, &mut programs, sources)?;
+    let (allocation, places) = allocated(&mut draft, &mut programs, sources)?.unzip();
+    let placed = said_nothing(&draft, &programs).then_some(places).flatten().unwrap_or_default();
     let pod = pod::find(sources);
     let mut job: JobSpec = std::mem::take(&mut draft.job);
     job.reach = reach(&mut draft, std::mem::take(&mut job.reach), sources)?;
@@ -55,6 +58,9 @@ pub(crate) fn resolve(
     }
     job.placement = placement(&programs, &hosts, personality, sources)?;
     finish::placement(&draft, &mut job.placement, &mut hosts.hosts, &programs)?;
+    if !placed.is_empty() {
+        job.placement.map_by = MapBy::Rankfile(as_many(placed, &programs)?);
+    }
     if let (Some(pod), false, [(_, app)]) = (pod, job.placement.oversubscribe, programs.as_slice()) {
         pod::enough(pod, &hosts.hosts, app.np, &job.placement.map_by)?;
     }
@@ -94,7 +100,7 @@ fn allocated(
     draft: &mut JobDraft,
     programs: &mut [Program],
     sources: &Sources<'_>,
-) -> Result<Option<ParsedHosts>, CliError> {
+) -> Result<Option<(ParsedHosts, Vec<RankfileEntry>)>, CliError> {
     if draft.rmk.is_none() && allocation::is_task(sources) && programs.iter().all(|(_, app)| app.np.is_none())
     {
         // One of many tasks that srun started: each is a job of one rank.
@@ -110,7 +116,29 @@ fn allocated(
             draft.notes.push(format!("{tool} is not in PATH here; ssh is used"));
         }
     }
-    Ok(Some(found.hosts))
+    Ok(Some((found.hosts, found.places)))
+}
+
+/// Whether the user has left hosts, mapping and binding to the resource manager.
+fn said_nothing(draft: &JobDraft, programs: &[Program]) -> bool {
+    let untold = |(_, app): &Program| app.place == PlaceDraft::default() && app.hosts.items.is_empty();
+    let counted = programs.len() == 1 || programs.iter().all(|(_, app)| app.np.is_some());
+    let files = draft.hostfile.is_some() || draft.default_hostfile.is_some() || draft.discovery.is_some();
+    let others = draft.fork || draft.rankmap.is_some() || draft.torch.workers.is_some();
+    counted && !files && !others && !draft.placement_said && programs.iter().all(untold)
+}
+
+/// The first places of a resource manager's list, as many as there are ranks.
+fn as_many(mut places: Vec<RankfileEntry>, programs: &[Program]) -> Result<Vec<RankfileEntry>, CliError> {
+    let Some(ranks) = programs.iter().map(|(_, app)| app.np).sum::<Option<u32>>() else { return Ok(places) };
+    if ranks as usize > places.len() {
+        return Err(CliError::new(format!(
+            "{ranks} ranks asked for, LSB_AFFINITY_HOSTFILE has {} places (--rmk user, or --map-by, does without it)",
+            places.len()
+        )));
+    }
+    places.truncate(ranks as usize);
+    Ok(places)
 }
 
 /// Reads a file the user named.

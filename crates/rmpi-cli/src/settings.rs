@@ -62,12 +62,16 @@ pub(crate) fn lines(command: &Command) -> Vec<String> {
         rank_vars,
         horovod,
         gpus_per_rank,
+        gpu_parts,
         memory,
         on_timeout,
         preload,
         in_session,
         stop_on_exec,
         pmi_port,
+        children_apart,
+        unfinished_ok,
+        signal_direct,
     } = &command.job;
     for (index, app) in apps.iter().enumerate() {
         program(&mut out, index, app);
@@ -100,13 +104,18 @@ pub(crate) fn lines(command: &Command) -> Vec<String> {
         elastic_lines(&mut out, elastic);
     }
     out.option("membind", memory.map(|m| format!("{m:?}").to_lowercase()));
-    out.option("gpus-per-proc", gpus_per_rank.map(|n| format!("{n:?}").to_lowercase()));
+    let gpus = if *gpu_parts { "gpu-subdevs-per-proc" } else { "gpus-per-proc" };
+    out.option(gpus, gpus_per_rank.map(|n| format!("{n:?}").to_lowercase()));
     out.flag("report-state-on-timeout", on_timeout.state);
     out.flag("get-stack-traces", on_timeout.stacks);
+    out.option("timeout-for-stack-trace", on_timeout.stacks_wait.map(Seconds));
     preload.iter().for_each(|file| out.put("preload-files", file.display()));
     out.flag("set-cwd-to-session-dir", *in_session);
     out.flag("stop-on-exec", *stop_on_exec);
     out.flag("pmi-port", *pmi_port);
+    out.flag("report-child-jobs-separately", *children_apart);
+    out.flag("allowed-exit-without-sync", *unfinished_ok);
+    out.flag("signal-direct-children-only", *signal_direct);
     ourselves(&mut out, command);
     out.0
 }
@@ -226,7 +235,18 @@ fn getting_there(out: &mut Lines, reach: &Reach) {
 }
 
 fn streams(out: &mut Lines, output: &Output) {
-    let Output { tag, timestamp, merge_stderr, shown, pty, files, ignore_broken_pipe, quiet } = output;
+    let Output {
+        tag,
+        timestamp,
+        merge_stderr,
+        shown,
+        pty,
+        files,
+        on_nodes,
+        console,
+        ignore_broken_pipe,
+        quiet,
+    } = output;
     out.other("tag", tag, &Tag::None, format!("{tag:?}").to_lowercase());
     out.flag("timestamp", *timestamp);
     out.flag("merge-stderr-to-stdout", *merge_stderr);
@@ -240,7 +260,9 @@ fn streams(out: &mut Lines, output: &Output) {
     if let Some(Files { layout, nocopy }) = files {
         out.put("files", layout_text(layout));
         out.flag("files-only", *nocopy);
+        out.flag("output-where=node", *on_nodes);
     }
+    out.option("xml-file", console.as_ref().map(|p| p.display()));
     out.flag("on-broken-pipe=ignore", *ignore_broken_pipe);
     out.flag("quiet", *quiet);
 }

@@ -50,7 +50,7 @@ fn exit(n: u8, kind: u8) -> RankExit {
             1 => RankEnd::Exited(kind),
             _ => RankEnd::Signaled { signal: 9, core: false },
         },
-        abort: (kind == 255).then(|| Abort { code: 0, message: String::new() }),
+        abort: (kind == 255).then(|| Abort::called(0, String::new())),
         stopped: kind.is_multiple_of(5),
         oom: false,
         last_stderr: vec!["x".repeat(usize::from(kind) * 4); usize::from(kind % 7)],
@@ -297,7 +297,7 @@ fn down_message(step: &mut u32, (kind, a, b, n): Dice) -> Down {
         1 => Down::Start(EndpointTable::default()),
         2..=4 => Down::Stdin { proc: proc(a % 2) },
         5..=8 => Down::Credit { proc: proc(a), stream: stream(b), bytes: u32::from(n) << 16 },
-        9..=10 => Down::Signal { signal: i32::from(b), ranks: RankSet::range(0, u32::from(a)) },
+        9..=10 => Down::Signal { signal: i32::from(b), of: (a > 1).then(|| ProcId::first(u32::from(a))) },
         11 => Down::Stop {
             signal: if b > 128 { 2 } else { 15 },
             grace_ms: u32::from(n % 600),

@@ -16,6 +16,7 @@ mod lines;
 mod lookup;
 mod net;
 mod node;
+mod outfiles;
 mod passwd;
 mod peer;
 mod prepare;

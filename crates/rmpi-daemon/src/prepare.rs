@@ -5,6 +5,7 @@ use crate::env::{self, Vars};
 use crate::keys::RankKeys;
 use crate::net::{self, Ports};
 use crate::node::FileLimit;
+use crate::outfiles::{self, RankFiles};
 use crate::spawn::{Batch, Child, ExecFault, Program, Step};
 use crate::staging::Staging;
 use crate::{frameworks, lookup, rank_vars, stdin, stdio, sys, topo};
@@ -32,7 +33,7 @@ const SHM_FD: i32 = 6;
 const UDP_FD: i32 = 7;
 const KEY_FD: i32 = 8;
 /// Descriptors the daemon needs for a rank while it starts it, and for itself.
-const FILES_A_RANK: u64 = 12;
+const FILES_A_RANK: u64 = 14;
 const FILES_OWN: u64 = 32;
 
 /// The port of 127.0.0.1 where PMI is offered, and the `PMI_ID` of a namespace's rank 0.
@@ -54,6 +55,7 @@ pub(crate) struct Prepared {
     wires: Vec<Wires>,
     segment: Option<Arc<OwnedFd>>,
     files: FileLimit,
+    output: Vec<RankFiles>,
 }
 
 /// What one rank gets of this node's network, made before it exists.
@@ -72,6 +74,8 @@ pub(crate) struct RankEnds {
     pub(crate) stdout: OwnedFd,
     pub(crate) stderr: OwnedFd,
     pub(crate) kvs: OwnedFd,
+    /// Files of this node that its output goes to.
+    pub(crate) files: RankFiles,
     /// Where to note that its process has ended: the node's segment, its number there.
     pub(crate) gone: Option<(Arc<OwnedFd>, u32)>,
 }
@@ -134,7 +138,8 @@ pub(crate) fn prepare(
     let endpoints =
         NodeEndpoints { node: launch.node, host: launch.host.clone(), addresses, ranks, spare_port };
     let segment = segment(&launch, &mut notes).map(Arc::new);
-    Ok((Prepared { launch, apps, wires, segment, files }, endpoints, notes))
+    let output = launch.ranks.iter().map(|rank| outfiles::make(&launch, rank)).collect::<Result<_, _>>()?;
+    Ok((Prepared { launch, apps, wires, segment, files, output }, endpoints, notes))
 }
 
 /// The memory that the ranks of this node share, if there are several and it can be had.
@@ -263,10 +268,12 @@ impl Prepared {
         let tensorflow = self.launch.extras.rank_vars == RankVars::Tensorflow;
         let segment = self.segment;
         let memory = self.launch.extras.memory.map(|policy| topo::memory(Path::new("/"), policy));
+        let mut files = self.output.into_iter();
         let children = (0..).zip(self.launch.ranks.iter().zip(self.wires)).map(|(local, (rank, wires))| {
             let program = Arc::clone(&programs[rank.app as usize]);
             let app = &self.launch.apps[rank.app as usize];
             let (mut ours, mut fds) = streams(&self.launch, rank, &null)?;
+            ours.files = files.next().unwrap_or_default();
             fds.push((Arc::clone(&boot), 3));
             // TensorFlow opens the port itself: it is let go here, as late as can be.
             if !tensorflow {
@@ -373,7 +380,8 @@ fn streams(launch: &NodeLaunch, rank: &RankLaunch, null: &Arc<OwnedFd>) -> io::R
         (Arc::new(their_err), 2),
         (Arc::new(their_kvs), KVS_FD),
     ];
-    Ok((RankEnds { proc, stdin, stdout, stderr, kvs, gone: None }, theirs))
+    let files = RankFiles::default();
+    Ok((RankEnds { proc, stdin, stdout, stderr, kvs, files, gone: None }, theirs))
 }
 
 /// A memory file with this content that nobody can change any more.

@@ -26,7 +26,8 @@ pub(crate) fn of(
     torch(launch, rank, env, &mut vars);
     if let Some(per_rank) = launch.extras.gpus_per_rank {
         let local = u32::try_from(launch.ranks.len()).unwrap_or(u32::MAX);
-        vars.extend(devices(per_rank, rank.local_rank, local, env, gpus));
+        let ranks = (rank.local_rank, local);
+        vars.extend(devices(per_rank, launch.extras.gpu_parts, ranks, env, gpus));
     }
     vars
 }
@@ -68,30 +69,75 @@ fn torch(launch: &NodeLaunch, rank: &RankLaunch, env: &Vars, vars: &mut Vec<(&'s
     vars.extend(all.into_iter().filter(|(name, _)| !env.contains_key(OsStr::new(name))));
 }
 
+/// How Level Zero numbers devices: whole ones with parts (`0.1`), or parts as if they were devices.
+const HIERARCHY: &str = "ZE_FLAT_DEVICE_HIERARCHY";
+
 /// The variable of the devices' maker with this rank's share. With more ranks than shares they go round.
 fn devices(
     per_rank: GpusPerRank,
-    local_rank: u32,
-    local_size: u32,
+    parts: bool,
+    (local_rank, local_size): (u32, u32),
     env: &Vars,
     gpus: &[Gpu],
-) -> Option<(&'static str, String)> {
-    let name = match gpus.first()?.maker {
+) -> Vec<(&'static str, String)> {
+    let Some(first) = gpus.first() else { return Vec::new() };
+    let name = match first.maker {
         GpuMaker::Nvidia => "CUDA_VISIBLE_DEVICES",
         GpuMaker::Amd => "ROCR_VISIBLE_DEVICES",
         GpuMaker::Intel => "ZE_AFFINITY_MASK",
     };
-    let all: Vec<String> = match env.get(OsStr::new(name)).map(|v| v.to_string_lossy()) {
-        Some(list) if !list.is_empty() => list.split(',').map(str::to_owned).collect(),
-        _ => (0..gpus.len()).map(|i| i.to_string()).collect(),
+    let divided = gpus.iter().any(|g| g.parts > 1);
+    let hierarchy = env.get(OsStr::new(HIERARCHY));
+    // The numbers mean what this variable says: where the user does not, we do.
+    let flat = divided && hierarchy.is_some_and(|v| v == "FLAT" || v == "COMBINED");
+    let mut vars = Vec::new();
+    if divided && hierarchy.is_none() {
+        vars.push((HIERARCHY, "COMPOSITE".to_owned()));
+    }
+    let named = env.get(OsStr::new(name)).map(|v| v.to_string_lossy());
+    let all: Vec<Vec<String>> = match named {
+        Some(list) if !list.is_empty() => {
+            let entries = list.split(',').map(|entry| part_names(entry, parts && !flat, gpus));
+            entries.flatten().map(|part| vec![part]).collect()
+        }
+        _ => shares(gpus, parts, flat),
     };
     let count = match per_rank {
         GpusPerRank::Count(n) => n as usize,
         GpusPerRank::Auto => (all.len() / local_size.max(1) as usize).max(1),
     };
     let first = local_rank as usize * count;
-    let mine: Vec<&str> = (0..count.min(all.len())).map(|i| all[(first + i) % all.len()].as_str()).collect();
-    Some((name, mine.join(",")))
+    let mine: Vec<&str> = (0..count.min(all.len()))
+        .flat_map(|i| all[(first + i) % all.len()].iter().map(String::as_str))
+        .collect();
+    vars.push((name, mine.join(",")));
+    vars
+}
+
+/// A device that the user named: itself, or its parts.
+fn part_names(entry: &str, parts: bool, gpus: &[Gpu]) -> Vec<String> {
+    let of = entry.parse::<usize>().ok().and_then(|i| gpus.get(i)).map_or(1, |g| g.parts);
+    if !parts || of < 2 {
+        return vec![entry.to_owned()];
+    }
+    (0..of).map(|part| format!("{entry}.{part}")).collect()
+}
+
+/// What can be dealt, each with its names: devices, or their parts.
+fn shares(gpus: &[Gpu], parts: bool, flat: bool) -> Vec<Vec<String>> {
+    let mut before = 0;
+    let mut all = Vec::new();
+    for (index, gpu) in gpus.iter().enumerate() {
+        let numbers = before..before + gpu.parts;
+        before = numbers.end;
+        match (flat, parts && gpu.parts > 1) {
+            (true, true) => all.extend(numbers.map(|n| vec![n.to_string()])),
+            (true, false) => all.push(numbers.map(|n| n.to_string()).collect()),
+            (false, true) => all.extend((0..gpu.parts).map(|part| vec![format!("{index}.{part}")])),
+            (false, false) => all.push(vec![index.to_string()]),
+        }
+    }
+    all
 }
 
 #[cfg(test)]
@@ -136,7 +182,7 @@ mod tests {
 
     #[test]
     fn devices_are_dealt() {
-        let gpus = vec![Gpu { maker: GpuMaker::Nvidia, numa: None }; 8];
+        let gpus = vec![Gpu { maker: GpuMaker::Nvidia, numa: None, parts: 1 }; 8];
         let some: Vars = [("CUDA_VISIBLE_DEVICES".into(), "4,5,6,7".into())].into();
         for (per, rank, ranks, env, want) in [
             (GpusPerRank::Count(2), 1, 4, &Vars::new(), "2,3"),
@@ -145,9 +191,44 @@ mod tests {
             (GpusPerRank::Count(1), 3, 4, &some, "7"),
             (GpusPerRank::Count(3), 1, 4, &some, "7,4,5"),
         ] {
-            let got = devices(per, rank, ranks, env, &gpus);
-            assert_eq!(got, Some(("CUDA_VISIBLE_DEVICES", want.to_owned())), "{per:?} {rank}");
+            for parts in [false, true] {
+                let got = devices(per, parts, (rank, ranks), env, &gpus);
+                assert_eq!(got, [("CUDA_VISIBLE_DEVICES", want.to_owned())], "{per:?} {rank}");
+            }
         }
-        assert_eq!(devices(GpusPerRank::Auto, 0, 1, &Vars::new(), &[]), None);
+        assert_eq!(devices(GpusPerRank::Auto, false, (0, 1), &Vars::new(), &[]), []);
+    }
+
+    #[test]
+    fn parts_of_devices_are_dealt() {
+        let gpu = |parts| Gpu { maker: GpuMaker::Intel, numa: None, parts };
+        let gpus = [gpu(2), gpu(1), gpu(2)];
+        let vars = |text: &str| -> Vars {
+            text.split_whitespace()
+                .filter_map(|w| w.split_once('='))
+                .map(|(n, v)| (n.into(), v.into()))
+                .collect()
+        };
+        let whole = "ZE_FLAT_DEVICE_HIERARCHY=COMPOSITE";
+        for (parts, per, rank, env, want) in [
+            (true, GpusPerRank::Count(1), 1, whole, "0.1"),
+            (true, GpusPerRank::Count(2), 1, whole, "1,2.0"),
+            (true, GpusPerRank::Auto, 1, whole, "1,2.0"),
+            (false, GpusPerRank::Count(1), 2, whole, "2"),
+            (true, GpusPerRank::Count(2), 1, "ZE_FLAT_DEVICE_HIERARCHY=FLAT", "2,3"),
+            (false, GpusPerRank::Count(1), 2, "ZE_FLAT_DEVICE_HIERARCHY=FLAT", "3,4"),
+            (
+                true,
+                GpusPerRank::Count(1),
+                1,
+                "ZE_FLAT_DEVICE_HIERARCHY=COMPOSITE ZE_AFFINITY_MASK=2,0.1",
+                "2.1",
+            ),
+        ] {
+            let got = devices(per, parts, (rank, 2), &vars(env), &gpus);
+            assert_eq!(got, [("ZE_AFFINITY_MASK", want.to_owned())], "{parts} {per:?} {env}");
+        }
+        let unsaid = devices(GpusPerRank::Count(1), true, (0, 2), &Vars::new(), &gpus);
+        assert_eq!(unsaid, [(HIERARCHY, "COMPOSITE".to_owned()), ("ZE_AFFINITY_MASK", "0.0".to_owned())]);
     }
 }

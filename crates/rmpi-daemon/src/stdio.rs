@@ -96,13 +96,14 @@ thread_local! {
     static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; FRESH]);
 }
 
-/// Reads an output stream to its end; gives whole lines, and says which are the last.
+/// Reads an output stream to its end; gives whole lines, and says which are the last. `give` says how many of the bytes
+/// were all that there was to do with them: as many more may be read at once.
 pub(crate) async fn read_output(
     from: Receiver,
     credit: Rc<Credit>,
     window: u32,
     tail: Option<Rc<RefCell<Tail>>>,
-    give: impl Fn(Bytes, bool),
+    give: impl AsyncFn(Bytes, bool) -> usize,
 ) {
     let mut lines = Lines::new(window as usize);
     // Small reads that are still to come before a busy stream is a quiet one.
@@ -129,7 +130,8 @@ pub(crate) async fn read_output(
                 }
                 let ready = lines.cut(count);
                 if !ready.is_empty() {
-                    give(ready, false);
+                    let done = give(ready, false).await;
+                    credit.left.set(credit.left.get().saturating_add(done));
                 }
                 if count >= BUSY {
                     busy = QUIET_READS;
@@ -149,5 +151,5 @@ pub(crate) async fn read_output(
             Ok(_) | Err(_) => break,
         }
     }
-    give(lines.finish(), true);
+    give(lines.finish(), true).await;
 }

@@ -10,7 +10,7 @@ use crate::view::PlanView;
 use ring::rand::{SecureRandom as _, SystemRandom};
 use rmpi_control::PlanFault;
 use rmpi_types::env::{explicit_env, forward_env};
-use rmpi_types::launch::{AppLaunch, EnvMerge, Extras, Mpi, StdioKind};
+use rmpi_types::launch::{AppLaunch, EnvMerge, Extras, Mpi, NodeFiles, StdioKind};
 use rmpi_types::spec::{App, Host, JobSpec, Shown, Slots, Stdin, Universe};
 use rmpi_types::{
     JobId, NodeId, NodeIdx, NodeLaunch, NodeReport, ProcId, Rank, RankLaunch, RankSet, Topology,
@@ -276,6 +276,7 @@ fn extras(config: &Config, local: bool) -> Extras {
         restart: config.restart,
         restarts: spec.restarts,
         gpus_per_rank: spec.gpus_per_rank,
+        gpu_parts: spec.gpu_parts,
         memory: spec.memory,
         ip: spec.ip,
         advertise: advertise.and_then(|name| hosts::resolve(name)),
@@ -285,7 +286,27 @@ fn extras(config: &Config, local: bool) -> Extras {
         pmi_port: spec.pmi_port,
         own_stdin: own_stdin(config),
         window: rmpi_daemon::window(),
+        output: node_files(config),
+        unfinished_ok: spec.unfinished_ok,
+        signal_direct: spec.signal_direct,
     }
+}
+
+/// The job's name in paths and tags.
+pub(crate) fn namespace() -> String {
+    format!("rmpirun-{}-{}@1", hosts::own_name(), std::process::id())
+}
+
+/// Output files that nodes write themselves.
+fn node_files(config: &Config) -> Option<NodeFiles> {
+    let output = &config.spec.output;
+    let files = output.files.as_ref().filter(|_| output.on_nodes)?;
+    Some(NodeFiles {
+        layout: files.layout.clone(),
+        merge: output.merge_stderr,
+        copy: !files.nocopy || config.delivery == crate::Delivery::Events,
+        namespace: namespace(),
+    })
 }
 
 /// A terminal for ranks where we have one ourselves, unless the user says otherwise.

@@ -57,6 +57,8 @@ pub(crate) struct Binding<'a> {
     pub(crate) gpus: &'a [Gpu],
     /// GPUs each rank uses.
     pub(crate) gpus_per_rank: Option<GpusPerRank>,
+    /// Those are parts of GPUs.
+    pub(crate) gpu_parts: bool,
 }
 
 impl Binding<'_> {
@@ -136,13 +138,15 @@ impl Binding<'_> {
 
     /// CPUs of the NUMA node each rank's first GPU is near to; unbound where that is not known.
     fn near_gpus(&self, ranks: usize) -> Vec<Option<CpuSet>> {
+        let parts = |g: &&Gpu| if self.gpu_parts { g.parts.max(1) as usize } else { 1 };
+        let shares: Vec<&Gpu> = self.gpus.iter().flat_map(|g| std::iter::repeat_n(g, parts(&g))).collect();
         let each = match self.gpus_per_rank {
             Some(GpusPerRank::Count(n)) => n as usize,
-            Some(GpusPerRank::Auto) => (self.gpus.len() / ranks.max(1)).max(1),
+            Some(GpusPerRank::Auto) => (shares.len() / ranks.max(1)).max(1),
             None => 1,
         };
         let near = |i: usize| {
-            let gpu = self.gpus.get(i * each % self.gpus.len().max(1))?;
+            let gpu = shares.get(i * each % shares.len().max(1))?;
             let here = self.layout.cpus().iter().filter(|c| Some(c.numa) == gpu.numa);
             Some(here.map(|c| c.os).collect::<CpuSet>()).filter(|s| !s.is_empty())
         };
@@ -314,6 +318,12 @@ pub(crate) fn rankfile_cpus(
                 return Err(format!("{} {missing}", layout.unit_name()));
             }
             chosen.extend(positions(&|p| set.contains(rmpi_types::Rank(number(p)))));
+        }
+        RankfileCpus::Os(set) => {
+            if let Some(missing) = set.iter().find(|&os| !cpus.iter().any(|c| c.os == os)) {
+                return Err(format!("CPU {missing}"));
+            }
+            chosen.extend(positions(&|p| set.contains(cpus[p].os)));
         }
         RankfileCpus::Package(package, set) => {
             let mut cores: Vec<u32> = cpus.iter().filter(|c| c.package == *package).map(|c| c.core).collect();

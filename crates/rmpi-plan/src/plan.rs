@@ -190,6 +190,7 @@ fn bind_all(
             layout: &node.layout,
             gpus: node.gpus,
             gpus_per_rank: spec.gpus_per_rank,
+            gpu_parts: spec.gpu_parts,
         };
         let objects: Vec<Option<u32>> = local.iter().map(|&(_, object)| object).collect();
         match binding.bind(&objects) {

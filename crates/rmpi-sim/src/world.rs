@@ -87,7 +87,8 @@ impl Sim {
             min_hosts: cfg.min_hosts,
             stdin: cfg.stdin_to.clone(),
             ignore_broken_pipe: false,
-            stacks_on_timeout: false,
+            stacks_on_timeout: None,
+            children_apart: false,
             wall_at_zero_us: WALL_US,
             files: Vec::new(),
         };

@@ -124,6 +124,8 @@ pub struct Gpu {
     pub maker: GpuMaker,
     /// The NUMA node it is near to, numbered as in [`Cpu::numa`]; `None` when unknown.
     pub numa: Option<u32>,
+    /// Parts that can be used on their own (tiles), at least 1.
+    pub parts: u32,
 }
 
 /// Makers of GPUs: each has a variable of its own that names the devices a process sees.

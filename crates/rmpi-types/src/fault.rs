@@ -42,11 +42,23 @@ impl fmt::Display for Stage {
     }
 }
 
+/// What a fault is, where its stage and code do not say it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FaultKind {
+    /// They do.
+    #[default]
+    Usual,
+    /// A host key that is not known, not the known one, or revoked.
+    HostKey,
+}
+
 /// Why one host could not be used.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LaunchFault {
     /// Where it stopped.
     pub stage: Stage,
+    /// What it is beyond that.
+    pub kind: FaultKind,
     /// What happened, lower case, no full stop: `host key not in known_hosts: ssh-ed25519 SHA256:…`.
     pub what: String,
     /// What to do about it, if anything is known to help: `accept once with --host-keys accept-new`.
@@ -61,7 +73,8 @@ impl LaunchFault {
     /// A fault that a second attempt will not mend.
     #[must_use]
     pub fn fatal(stage: Stage, what: impl Into<String>) -> Self {
-        Self { stage, what: what.into(), hint: None, code: crate::exit::LAUNCH, retry: false }
+        let kind = FaultKind::Usual;
+        Self { stage, kind, what: what.into(), hint: None, code: crate::exit::LAUNCH, retry: false }
     }
 
     /// A fault that may pass.
@@ -76,7 +89,7 @@ impl LaunchFault {
         match (self.stage, self.code) {
             (Stage::Name, _) => "E-NAME",
             (Stage::Tcp, _) => "E-TCP",
-            (Stage::Ssh, _) if self.what.starts_with("host key") => "E-SSH-HOSTKEY",
+            (Stage::Ssh, _) if self.kind == FaultKind::HostKey => "E-SSH-HOSTKEY",
             (Stage::Ssh, _) => "E-SSH",
             (Stage::Auth, _) => "E-AUTH",
             (Stage::Shell, _) => "E-SHELL",
@@ -94,6 +107,12 @@ impl LaunchFault {
     #[must_use]
     pub fn hint(self, hint: impl Into<String>) -> Self {
         Self { hint: Some(hint.into()), ..self }
+    }
+
+    /// The same of another kind.
+    #[must_use]
+    pub fn kind(self, kind: FaultKind) -> Self {
+        Self { kind, ..self }
     }
 
     /// The same with another exit code.

@@ -147,6 +147,8 @@ pub struct Extras {
     pub restarts: u32,
     /// GPUs each rank sees; `None` leaves that to the node.
     pub gpus_per_rank: Option<GpusPerRank>,
+    /// Those are parts of GPUs, where a GPU has some.
+    pub gpu_parts: bool,
     /// Only addresses of this family.
     pub ip: Option<IpFamily>,
     /// The address that other nodes are to use, if it could be resolved.
@@ -165,6 +167,25 @@ pub struct Extras {
     pub pmi_port: bool,
     /// Where ranks' memory comes from; `None` leaves what the daemon has.
     pub memory: Option<MemoryPolicy>,
+    /// Output files on this node.
+    pub output: Option<NodeFiles>,
+    /// An MPI program may end with code 0 without finalizing.
+    pub unfinished_ok: bool,
+    /// Signals go to the ranks' own processes only, not to their process groups.
+    pub signal_direct: bool,
+}
+
+/// Output files that a node writes itself (`--output-where node`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeFiles {
+    /// Where they are.
+    pub layout: crate::output::FileLayout,
+    /// Both streams in one file.
+    pub merge: bool,
+    /// The launcher gets a copy of what the layout does not keep from the console.
+    pub copy: bool,
+    /// The job's name in paths.
+    pub namespace: String,
 }
 
 /// A file that a node was sent for its ranks; it is removed when the job ends.

@@ -11,6 +11,7 @@ pub mod exit;
 pub mod fault;
 pub mod ids;
 pub mod launch;
+pub mod names;
 pub mod node;
 pub mod outcome;
 mod output;
@@ -19,7 +20,7 @@ pub mod transport;
 
 pub use costs::{BadCosts, Costs};
 pub use cpus::{CpuSet, Topology};
-pub use fault::{LaunchFault, Stage};
+pub use fault::{FaultKind, LaunchFault, Stage};
 pub use ids::{Epoch, JobId, Namespace, NodeIdx, ProcId, Rank, RankSet};
 pub use launch::{EndpointTable, NodeLaunch, RankEndpoint, RankLaunch};
 pub use node::{NodeId, NodeReport};

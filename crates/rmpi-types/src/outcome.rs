@@ -49,18 +49,30 @@ pub struct RankExit {
     pub wall_us: u64,
 }
 
-/// A rank's call of abort.
+/// A rank's call of abort, or what its daemon holds against it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Abort {
     /// The code it gave.
     pub code: i32,
     /// Its message, possibly empty.
     pub message: String,
+    /// The rank called; else its daemon says in the message what the rank did, after its name.
+    pub called: bool,
 }
 
 impl Abort {
-    /// What is said, with code 1, of a rank that never called abort but left an MPI library unfinished.
-    pub const UNFINISHED: &'static str = "exited with code 0 without finalizing the library";
+    /// A rank's own call.
+    #[must_use]
+    pub fn called(code: i32, message: String) -> Self {
+        Self { code, message, called: true }
+    }
+
+    /// A rank that left an MPI library unfinished.
+    #[must_use]
+    pub fn unfinished() -> Self {
+        let message = "exited with code 0 without finalizing the library".to_owned();
+        Self { code: 1, message, called: false }
+    }
 }
 
 impl RankExit {
@@ -187,7 +199,7 @@ mod tests {
             proc: ProcId::first(0),
             pid: 1,
             end: RankEnd::Exited(0),
-            abort: Some(Abort { code, message: String::new() }),
+            abort: Some(Abort::called(code, String::new())),
             stopped: false,
             oom: false,
             last_stderr: Vec::new(),
@@ -200,11 +212,12 @@ mod tests {
 
     #[test]
     fn failures_have_stable_names() {
-        use crate::{Stage, exit};
+        use crate::{FaultKind, Stage, exit};
         let name = |fault: LaunchFault| Cause::Launch(vec![(NodeIdx(0), fault)]).id();
         let key = "host key not in known_hosts: ssh-ed25519 SHA256:x";
         for (fault, id) in [
-            (LaunchFault::fatal(Stage::Ssh, key), "E-SSH-HOSTKEY"),
+            (LaunchFault::fatal(Stage::Ssh, key).kind(FaultKind::HostKey), "E-SSH-HOSTKEY"),
+            (LaunchFault::fatal(Stage::Ssh, key), "E-SSH"),
             (LaunchFault::passing(Stage::Ssh, "closed"), "E-SSH"),
             (LaunchFault::fatal(Stage::Exec, "x").code(exit::NOT_FOUND), "E-EXEC-NOTFOUND"),
             (LaunchFault::fatal(Stage::Exec, "x"), "E-EXEC"),

@@ -1,6 +1,7 @@
 //! What the user wants done with the output of ranks: tags, files, who is shown. Part of a [`crate::JobSpec`].
 
 use crate::RankSet;
+use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
 /// Output of ranks.
@@ -16,8 +17,12 @@ pub struct Output {
     pub shown: Shown,
     /// Pseudo-terminal for standard output: `None` decides by our own.
     pub pty: Option<bool>,
-    /// Files, on the launcher's host.
+    /// Files.
     pub files: Option<Files>,
+    /// They are written on the ranks' own nodes, not on the launcher's host.
+    pub on_nodes: bool,
+    /// What is meant for the console goes to this file instead (`-xml-file`).
+    pub console: Option<PathBuf>,
     /// Go on when our standard output is closed.
     pub ignore_broken_pipe: bool,
     /// No messages of ours.
@@ -69,7 +74,7 @@ pub enum Tag {
 }
 
 /// A piece of a pattern (`-prepend-pattern`, `-outfile-pattern`).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Piece {
     /// As it stands.
     Text(String),
@@ -95,7 +100,7 @@ pub struct Files {
 }
 
 /// Where a rank's files are.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FileLayout {
     /// `DIR/1/rank.N/stdout`, Open MPI 4.1's `--output-filename`; `nojobid` leaves out the `1`.
     OpenMpi4 {
@@ -129,7 +134,7 @@ pub enum FileLayout {
 }
 
 /// Streams by local rank: 0 none, 1 standard output, 2 standard error, 3 both.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Redirects {
     /// Of local ranks not named.
     pub all: u8,

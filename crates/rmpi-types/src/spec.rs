@@ -51,6 +51,8 @@ pub struct JobSpec {
     pub horovod: Horovod,
     /// Devices each rank sees.
     pub gpus_per_rank: Option<GpusPerRank>,
+    /// Those are parts of devices (`-gpu-subdevs-per-proc`).
+    pub gpu_parts: bool,
     /// Where ranks' memory comes from.
     pub memory: Option<MemoryPolicy>,
     /// What is told when the time limit is reached.
@@ -63,6 +65,12 @@ pub struct JobSpec {
     pub stop_on_exec: bool,
     /// PMI is offered on a TCP port instead of an inherited descriptor.
     pub pmi_port: bool,
+    /// What spawned ranks do is told, but does not count (`-report-child-jobs-separately`).
+    pub children_apart: bool,
+    /// An MPI program may end with code 0 without finalizing.
+    pub unfinished_ok: bool,
+    /// Signals go to the ranks' own processes only, not to their process groups.
+    pub signal_direct: bool,
 }
 
 /// How Horovod's workers find each other.
@@ -115,6 +123,8 @@ pub struct OnTimeout {
     pub state: bool,
     /// What each rank's threads are doing.
     pub stacks: bool,
+    /// How long is waited for that; 30 s unless set.
+    pub stacks_wait: Option<Duration>,
 }
 
 /// One program and how many ranks of it.
@@ -317,6 +327,8 @@ pub enum RankfileCpus {
     Cores(RankSet),
     /// `package:cores`; an empty set means all cores of that package.
     Package(u32, RankSet),
+    /// CPUs by the operating system's numbers.
+    Os(CpuSet),
 }
 
 /// Ranking policies.

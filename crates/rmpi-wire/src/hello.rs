@@ -7,7 +7,7 @@ use crate::codec::WireError;
 /// Bytes of a hello.
 pub const LEN: usize = 64;
 /// Version of the protocol behind the hello.
-pub const PROTOCOL: u16 = 4;
+pub const PROTOCOL: u16 = 5;
 const MAGIC: &[u8; 8] = b"RMPICTRL";
 const BUILD: &str = match option_env!("RMPI_BUILD_ID") {
     Some(id) => id,
@@ -103,7 +103,7 @@ mod tests {
     fn round_trip_and_golden_start() {
         let hello = Hello::ours(Role::Daemon, [7; 16]);
         let bytes = hello.encode();
-        assert_eq!(&bytes[..12], b"RMPICTRL\x04\x00\x01\x00");
+        assert_eq!(&bytes[..12], b"RMPICTRL\x05\x00\x01\x00");
         assert_eq!(Hello::decode(&bytes), Ok(hello));
     }
 

@@ -21,9 +21,7 @@ use crate::frame::{Dest, Frame, Kind, Origin};
 use crate::service::{Answer, Domain, GatherKey, Request, Scope, Space};
 use bytes::Bytes;
 use rmpi_types::launch::{NodeEndpoints, Window};
-use rmpi_types::{
-    EndpointTable, LaunchFault, NodeIdx, NodeLaunch, NodeReport, ProcId, RankEnd, RankExit, RankSet,
-};
+use rmpi_types::{EndpointTable, LaunchFault, NodeIdx, NodeLaunch, NodeReport, ProcId, RankEnd, RankExit};
 use serde::{Deserialize, Serialize};
 
 /// An output stream of a rank.
@@ -56,12 +54,12 @@ pub enum Down {
         /// Bytes.
         bytes: u32,
     },
-    /// Deliver a signal to the process groups of these ranks.
+    /// Deliver a signal to the process groups of ranks.
     Signal {
         /// Signal number.
         signal: i32,
-        /// Which ranks; empty for all.
-        ranks: RankSet,
+        /// The namespace they are of (`rank` is not used); `None` for all.
+        of: Option<ProcId>,
     },
     /// Stop all ranks: `signal` now, SIGTERM after the grace if `signal` was another, then SIGKILL.
     Stop {

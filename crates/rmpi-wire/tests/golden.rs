@@ -6,8 +6,11 @@
 
 use bytes::Bytes;
 use rmpi_types::cpus::{Cpu, CpuSet, Topology};
-use rmpi_types::launch::{AppLaunch, EnvMerge, Extras, NodeEndpoints, StagedFile, StdioKind, Window};
+use rmpi_types::launch::{
+    AppLaunch, EnvMerge, Extras, NodeEndpoints, NodeFiles, StagedFile, StdioKind, Window,
+};
 use rmpi_types::outcome::Abort;
+use rmpi_types::spec::{FileLayout, Piece};
 use rmpi_types::{
     DataPlane, EndpointTable, Epoch, JobId, LaunchFault, Namespace, NodeId, NodeIdx, NodeLaunch, NodeReport,
     ProcId, Rank, RankEnd, RankEndpoint, RankExit, RankLaunch, RankSet, Stage, Transport,
@@ -75,6 +78,15 @@ fn launch() -> NodeLaunch {
                 length: 3,
                 sha256: [9; 32],
             }],
+            output: Some(NodeFiles {
+                layout: FileLayout::Patterns {
+                    out: Some(vec![Piece::Text("o".into()), Piece::Rank]),
+                    err: None,
+                },
+                merge: true,
+                copy: true,
+                namespace: "s".into(),
+            }),
             ..Extras::default()
         },
         output_credit: 262_144,
@@ -117,7 +129,7 @@ fn exit() -> RankExit {
         proc: proc(),
         pid: 42,
         end: RankEnd::Signaled { signal: 11, core: true },
-        abort: Some(Abort { code: -1, message: "m".into() }),
+        abort: Some(Abort::called(-1, "m".into())),
         stopped: false,
         oom: true,
         last_stderr: vec!["l".into()],
@@ -131,7 +143,7 @@ fn downs() -> Vec<Down> {
         Down::Start(EndpointTable { nodes: vec![endpoints()] }),
         Down::Stdin { proc: proc() },
         Down::Credit { proc: proc(), stream: Stream::Stderr, bytes: 65_536 },
-        Down::Signal { signal: 10, ranks: RankSet::range(1, 2) },
+        Down::Signal { signal: 10, of: Some(proc()) },
         Down::Stop { signal: 15, grace_ms: 5000, name_absent: true },
         Down::Kill,
         Down::Answer { id: 9, answer: Answer::Value },

@@ -147,4 +147,38 @@ pub(super) const ROWS: &[Row] = &[
         }),
         "As --on-failure stop.",
     ),
+    row(
+        T,
+        "report-child-jobs-separately",
+        &[],
+        "",
+        Act::Flag(|t| {
+            t.job.job.children_apart = true;
+            Ok(())
+        }),
+        "What ranks do that were spawned does not count for the exit code: one that fails ends only those it was spawned \
+         with.",
+    ),
+    row(
+        T,
+        "allow-exit-without-sync",
+        &[],
+        "",
+        Act::Flag(|t| {
+            t.job.job.unfinished_ok = true;
+            Ok(())
+        }),
+        "An MPI program that ends with code 0 without finalizing has not failed.",
+    ),
+    row(
+        T,
+        "signal-direct-children-only",
+        &[],
+        "",
+        Act::Flag(|t| {
+            t.job.job.signal_direct = true;
+            Ok(())
+        }),
+        "Signals go to the ranks themselves, not to the processes they have started; killing still finds all.",
+    ),
 ];

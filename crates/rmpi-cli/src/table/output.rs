@@ -128,6 +128,33 @@ pub(super) const ROWS: &[Row] = &[
     ),
     row(
         T,
+        "xml-file",
+        &[],
+        "FILE",
+        Act::Os(|t, file| {
+            t.job.job.output.tag = Tag::Xml;
+            t.job.job.output.console = Some(output::absolute(t, &file)?);
+            Ok(())
+        }),
+        "As --xml, into this file instead of our standard output.",
+    ),
+    row(
+        T,
+        "output-where",
+        &[],
+        "PLACE",
+        Act::Text(|t, place| {
+            t.job.job.output.on_nodes = match place {
+                "launcher" => false,
+                "node" => true,
+                _ => return Err(format!("'{place}' is not launcher or node")),
+            };
+            Ok(())
+        }),
+        "Where output files are written: launcher (here, the default) or node (by each rank's own node, as Open MPI does).",
+    ),
+    row(
+        T,
         "stream-buffering",
         &[],
         "KIND",

@@ -9,6 +9,14 @@ use rmpi_types::spec::{BindTo, MapBy, Object, RankBy};
 
 const T: Topic = Topic::Placement;
 
+/// A number of GPUs, or `auto`.
+fn gpus(text: &str) -> Result<GpusPerRank, String> {
+    match text {
+        "auto" => Ok(GpusPerRank::Auto),
+        n => crate::values::count(n).map(GpusPerRank::Count),
+    }
+}
+
 pub(super) const ROWS: &[Row] = &[
     row(
         T,
@@ -207,13 +215,23 @@ pub(super) const ROWS: &[Row] = &[
         &["g"],
         "N",
         Act::Text(|t, n| {
-            t.job.job.gpus_per_rank = Some(match n {
-                "auto" => GpusPerRank::Auto,
-                n => GpusPerRank::Count(crate::values::count(n)?),
-            });
+            t.job.job.gpus_per_rank = Some(gpus(n)?);
+            t.job.job.gpu_parts = false;
             Ok(())
         }),
         "GPUs each rank sees: a number, or auto to deal those of the node evenly.",
+    ),
+    row(
+        T,
+        "gpu-subdevs-per-proc",
+        &[],
+        "N",
+        Act::Text(|t, n| {
+            t.job.job.gpus_per_rank = Some(gpus(n)?);
+            t.job.job.gpu_parts = true;
+            Ok(())
+        }),
+        "As --gpus-per-proc, but parts (tiles) of GPUs are dealt; a GPU that has none is one part.",
     ),
     row(
         T,

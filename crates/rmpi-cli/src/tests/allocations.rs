@@ -1,6 +1,8 @@
 //! Host lists of resource managers, from environments as they give them.
 
 use super::{hosts, run_in, try_run};
+use rmpi_types::CpuSet;
+use rmpi_types::spec::{MapBy, RankfileCpus};
 
 const SLURM: [(&str, &str); 4] = [
     ("SLURM_JOB_ID", "7"),
@@ -37,6 +39,31 @@ fn slurm() {
     let bad = [SLURM[0], SLURM[1], ("SLURM_TASKS_PER_NODE", "x")];
     let error = try_run(&bad, "p").unwrap_err().message;
     assert_eq!(error, "SLURM_TASKS_PER_NODE: 'x' is not a list of counts");
+}
+
+#[test]
+fn affinity_of_lsf() {
+    let base = [("LSB_JOBID", "1"), ("LSB_MCPU_HOSTS", "h1 2 h2 1")];
+    let with = |file: &'static str| [base[0], base[1], ("LSB_AFFINITY_HOSTFILE", file)];
+    let map = |line: &str| match run_in(&with("/w/affinity"), line).job.placement.map_by {
+        MapBy::Rankfile(places) => places.iter().map(|p| (p.host, p.cpus.clone())).collect(),
+        _ => Vec::new(),
+    };
+    let os = |list: &str| Some(RankfileCpus::Os(CpuSet::parse_list(list).unwrap()));
+    assert_eq!(map("p"), [(0, os("0,4")), (0, os("1,5")), (1, None)]);
+    assert_eq!(map("-np 2 p"), [(0, os("0,4")), (0, os("1,5"))]);
+    for line in ["--map-by node p", "--map-by slot p", "--bind-to none p", "--host h2 p", "--rmk user p"] {
+        assert_eq!(map(line), [], "{line}");
+    }
+    let many = try_run(&with("/w/affinity"), "-np 4 p").unwrap_err().message;
+    assert!(many.contains("LSB_AFFINITY_HOSTFILE has 3 places"), "{many}");
+    assert_eq!(run_in(&with("/w/empty"), "p").job.placement.map_by, MapBy::Slot);
+    for (file, text) in
+        [("/w/nodes", "'n1' is none of this job's hosts"), ("/w/badcpus", "'x' is not a list")]
+    {
+        let error = try_run(&with(file), "p").unwrap_err().message;
+        assert!(error.starts_with(&format!("{file}:1: ")) && error.contains(text), "{error}");
+    }
 }
 
 #[test]

@@ -23,6 +23,9 @@ fn file(path: &Path) -> io::Result<Vec<u8>> {
         Some("/w/apps") => b"-np 1 -x A=1 one\n-np 2 --host n2 two 'a b'\n".to_vec(),
         Some("/w/ranks") => b"rank 0=n3 slot=0\nrank 1=n1 slot=1\n".to_vec(),
         Some("/w/seq") => b"n2\nn1\nn2\n".to_vec(),
+        Some("/w/affinity") => b"h1 0,4 0 1\nh1 1,5 0 1\n\nH2 -\n".to_vec(),
+        Some("/w/badcpus") => b"h1 x\n".to_vec(),
+        Some("/w/empty") => Vec::new(),
         Some("/w/nodes") => b"n1\nn1\nn2\n".to_vec(),
         Some("/w/pe") => b"n1 2 all.q UNDEFINED\nn2.x 1 all.q UNDEFINED\n".to_vec(),
         Some("/w/tune") => {

@@ -44,13 +44,13 @@ impl DaemonMachine {
             }
             Down::Stdin { proc } => self.stdin(proc, payload, out),
             Down::Credit { proc, stream, bytes } => self.credit(now, proc, stream, bytes, out),
-            Down::Signal { signal, ranks } => match self.phase {
-                Phase::Running if self.more_spawning() => self.early(Early::Signal(signal, ranks)),
+            Down::Signal { signal, of } => match self.phase {
+                Phase::Running if self.more_spawning() => self.early(Early::Signal(signal, of)),
                 Phase::Running => {
-                    let procs = self.ranks.running((!ranks.is_empty()).then_some(&ranks));
+                    let procs = self.ranks.running(of);
                     self.signal(signal, procs, out);
                 }
-                Phase::Spawning => self.early(Early::Signal(signal, ranks)),
+                Phase::Spawning => self.early(Early::Signal(signal, of)),
                 Phase::Idle | Phase::Preparing | Phase::Prepared | Phase::Ended | Phase::Gone => {}
             },
             Down::Stop { signal, grace_ms, name_absent } => {

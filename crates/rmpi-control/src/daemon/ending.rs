@@ -8,7 +8,7 @@ use crate::link::clip;
 use crate::signals;
 use crate::time::Time;
 use bytes::Bytes;
-use rmpi_types::{ProcId, RankExit, RankSet};
+use rmpi_types::{ProcId, RankExit};
 use rmpi_wire::{LinkMsg, Up};
 use std::time::Duration;
 use tracing::info;
@@ -102,7 +102,7 @@ impl DaemonMachine {
     /// shuts the host down.
     pub(super) fn host_ends(&mut self, out: &mut Vec<DaemonAction>) {
         if self.phase == Phase::Spawning {
-            return self.early.push(Early::Signal(signals::TERM, RankSet::default()));
+            return self.early.push(Early::Signal(signals::TERM, None));
         }
         let running = self.phase == Phase::Running && self.stop.is_none() && self.sweep == Sweep::No;
         if !running || std::mem::replace(&mut self.warned, true) {

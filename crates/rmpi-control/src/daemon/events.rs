@@ -52,6 +52,8 @@ pub enum Member {
         /// Why, possibly empty.
         message: String,
     },
+    /// It cannot go on for a reason of the node's: what is said after its name, with our own code for failures.
+    Broken(String),
 }
 
 /// What happened on the node.

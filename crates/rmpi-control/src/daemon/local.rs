@@ -79,8 +79,8 @@ impl DaemonMachine {
     pub(super) fn catch_up(&mut self, now: Time, out: &mut Vec<DaemonAction>) {
         for early in std::mem::take(&mut self.early) {
             match early {
-                Early::Signal(signal, ranks) => {
-                    let procs = self.ranks.running((!ranks.is_empty()).then_some(&ranks));
+                Early::Signal(signal, of) => {
+                    let procs = self.ranks.running(of);
                     self.signal(signal, procs, out);
                 }
                 Early::Stop(signal, grace) => self.begin_stop(now, signal, grace, out),
@@ -177,7 +177,7 @@ impl DaemonMachine {
             RankRequest::Put { key } => self.put(proc, id, &key, payload, out),
             RankRequest::Get { rank, key, wait_ms } => self.get(now, proc, id, rank, key, wait_ms, out),
             RankRequest::Fence => self.fence(proc, id, out),
-            RankRequest::Abort { code, message } => self.abort(proc, code, message, out),
+            RankRequest::Abort { code, message } => self.abort(proc, Abort::called(code, message), out),
         }
     }
 
@@ -187,14 +187,19 @@ impl DaemonMachine {
         match what {
             Member::Hello => (slot.hello, slot.finalized) = (true, false),
             Member::Finalized => slot.finalized = true,
-            Member::Abort { code, message } => self.abort(proc, code, message, out),
+            Member::Abort { code, message } => self.abort(proc, Abort::called(code, message), out),
+            Member::Broken(message) => {
+                let code = i32::from(rmpi_types::exit::INTERNAL);
+                self.abort(proc, Abort { code, message, called: false }, out);
+            }
         }
     }
 
-    fn abort(&mut self, proc: ProcId, code: i32, message: String, out: &mut Vec<DaemonAction>) {
-        let message = clip(message, MAX_TEXT);
+    fn abort(&mut self, proc: ProcId, mut abort: Abort, out: &mut Vec<DaemonAction>) {
+        abort.message = clip(abort.message, MAX_TEXT);
         if let Some(slot) = self.ranks.get(proc).filter(|s| s.alive() && s.abort.is_none()) {
-            slot.abort = Some(Abort { code, message: message.clone() });
+            let (code, message) = (abort.code, abort.message.clone());
+            slot.abort = Some(abort);
             self.send_up(Up::Abort { proc, code, message }, Bytes::new(), out);
         }
     }

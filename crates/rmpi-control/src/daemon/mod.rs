@@ -67,7 +67,7 @@ enum Sweep {
 /// A signal or stop that came while the driver was spawning.
 #[derive(Debug)]
 enum Early {
-    Signal(i32, rmpi_types::RankSet),
+    Signal(i32, Option<ProcId>),
     Stop(i32, Duration),
     Kill,
 }

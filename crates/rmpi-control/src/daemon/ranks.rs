@@ -37,6 +37,8 @@ pub(super) struct Slot {
     pub(super) abort: Option<Abort>,
     pub(super) hello: bool,
     pub(super) finalized: bool,
+    /// Ending without finalizing is no failure.
+    unfinished_ok: bool,
     gone_sent: bool,
 }
 
@@ -53,10 +55,10 @@ impl Slot {
 
     /// Takes over its end; `exit.abort` and `stopped` become what this daemon knows.
     pub(super) fn ended(&mut self, mut exit: RankExit, now: Time) {
-        let unfinished = self.hello && !self.finalized && !self.stopping;
+        let unfinished = self.hello && !self.finalized && !self.stopping && !self.unfinished_ok;
         exit.abort = self.abort.take();
         if exit.abort.is_none() && unfinished && exit.end == RankEnd::Exited(0) {
-            exit.abort = Some(Abort { code: 1, message: Abort::UNFINISHED.to_owned() });
+            exit.abort = Some(Abort::unfinished());
         }
         exit.stopped = self.stopping && exit.abort.is_none();
         for output in &mut self.outputs {
@@ -116,6 +118,7 @@ impl Ranks {
             abort: None,
             hello: false,
             finalized: false,
+            unfinished_ok: launch.extras.unfinished_ok,
             gone_sent: false,
         };
         let slots: Vec<Slot> = launch.ranks.iter().map(slot).collect();
@@ -197,11 +200,10 @@ impl Ranks {
         self.slots.iter_mut()
     }
 
-    /// The ranks that still run, of `ranks` or all.
-    pub(super) fn running(&self, ranks: Option<&rmpi_types::RankSet>) -> Vec<ProcId> {
-        // A set of ranks is one of the first namespace.
-        let named = |s: &&Slot, set: &RankSet| s.proc.ns == self.home.ns && set.contains(s.proc.rank);
-        let wanted = |s: &&Slot| s.alive() && ranks.is_none_or(|set| named(s, set));
+    /// The ranks that still run, of one namespace or all.
+    pub(super) fn running(&self, of: Option<ProcId>) -> Vec<ProcId> {
+        let wanted =
+            |s: &&Slot| s.alive() && of.is_none_or(|ns| (s.proc.ns, s.proc.epoch) == (ns.ns, ns.epoch));
         self.slots.iter().filter(wanted).map(|s| s.proc).collect()
     }
 

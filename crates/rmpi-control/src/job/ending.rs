@@ -22,8 +22,7 @@ const SLACK: Duration = Duration::from_secs(10);
 /// What of a pod's grace is left for us: to kill, to carry the last output, to say what happened.
 const OWN: Duration = Duration::from_secs(5);
 
-/// How long ranks may tell what they are doing when the time limit was reached, and how long the next may take.
-const STACKS: Duration = Duration::from_secs(30);
+/// How long the next rank may take to tell what it is doing.
 const STACKS_PAUSE: Duration = Duration::from_secs(1);
 
 /// The state of ending.
@@ -134,7 +133,7 @@ impl JobMachine {
 
     fn forward(&mut self, signal: i32, out: &mut Vec<JobAction>) {
         if self.phase == Phase::Running {
-            self.tell_all(Down::Signal { signal, ranks: RankSet::default() }, out);
+            self.tell_all(Down::Signal { signal, of: None }, out);
         }
     }
 
@@ -204,9 +203,10 @@ impl JobMachine {
             return;
         }
         if !self.ending.stopping() && self.ending.job_at.is_some_and(|at| now >= at) {
-            if self.policy.stacks_on_timeout && self.ending.looking_until.is_none() {
-                self.ending.looking_until = Some(now + STACKS);
-                self.ending.job_at = Some(now + STACKS_PAUSE);
+            let look = self.policy.stacks_on_timeout.filter(|_| self.ending.looking_until.is_none());
+            if let Some(limit) = look {
+                self.ending.looking_until = Some(now + limit);
+                self.ending.job_at = Some(now + STACKS_PAUSE.min(limit));
                 self.forward(signals::QUIT, out);
             } else {
                 self.begin_stop(now, StopReason::Timeout, out);

@@ -25,8 +25,10 @@ pub struct JobPolicy {
     pub stdin: Stdin,
     /// Go on when our standard output is closed.
     pub ignore_broken_pipe: bool,
-    /// Ask what ranks are doing before they are stopped for the time limit.
-    pub stacks_on_timeout: bool,
+    /// Ask what ranks are doing before they are stopped for the time limit, and how long that may take.
+    pub stacks_on_timeout: Option<Duration>,
+    /// Spawned ranks that fail end only those they were spawned with, and do not count.
+    pub children_apart: bool,
     /// Our wall clock at [`crate::Time::ZERO`], microseconds since 1970: ranks' ends on different nodes are
     /// ordered by their clocks' offsets from it.
     pub wall_at_zero_us: u64,
@@ -42,7 +44,8 @@ impl Default for JobPolicy {
             min_hosts: None,
             stdin: Stdin::default(),
             ignore_broken_pipe: false,
-            stacks_on_timeout: false,
+            stacks_on_timeout: None,
+            children_apart: false,
             wall_at_zero_us: 0,
             files: Vec::new(),
         }

@@ -170,7 +170,7 @@ mod tests {
     fn an_abort_counts_from_its_call() {
         let mut f = Failures::default();
         f.aborted(ProcId::first(3), 100);
-        let abort = Some(rmpi_types::outcome::Abort { code: 7, message: String::new() });
+        let abort = Some(rmpi_types::outcome::Abort::called(7, String::new()));
         f.exited(NodeIdx(0), RankExit { abort, ..exit(3, 900) });
         f.exited(NodeIdx(0), exit(1, 200));
         assert!(matches!(first(&mut f, &[0]), Cause::Rank(e) if e.code() == 7));

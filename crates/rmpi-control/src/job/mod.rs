@@ -4,6 +4,7 @@
 //! every used node is prepared; `running_left` counts the nodes that were told to start and have neither ended
 //! nor been lost; nothing comes out after [`JobAction::Done`].
 
+mod children;
 mod ending;
 mod events;
 mod failure;
@@ -23,6 +24,7 @@ pub use events::{HostEntry, JobAction, JobEvent, JobEventOut, JobPolicy, PlanFau
 use crate::link::LinkId;
 use crate::time::{Time, earlier};
 use bytes::Bytes;
+use children::Children;
 use ending::Ending;
 use failure::Failures;
 use gather::Gathers;
@@ -73,6 +75,7 @@ pub struct JobMachine {
     gathers: Gathers,
     published: Names,
     spawns: Spawns,
+    children: Children,
     /// Questions on their way: which node asked with which number, and the process whose node is to answer.
     asks: BTreeMap<(NodeIdx, u64), ProcId>,
     /// Nodes that want to hear of failed ranks.
@@ -115,6 +118,7 @@ impl JobMachine {
             gathers: Gathers::default(),
             published: Names::default(),
             spawns: Spawns::default(),
+            children: Children::default(),
             asks: BTreeMap::new(),
             watchers: RankSet::default(),
             notes: BTreeSet::new(),
@@ -169,8 +173,8 @@ impl JobMachine {
             return None;
         }
         let links = (!self.links.is_empty()).then(|| self.next_beat.min(self.next_silence));
-        let names = self.published.next_timer();
-        earlier(earlier(earlier(links, self.launch_at), self.ending.next_timer()), names)
+        let others = earlier(self.published.next_timer(), self.children.next_timer());
+        earlier(earlier(earlier(links, self.launch_at), self.ending.next_timer()), others)
     }
 
     /// Bytes of our standard input that came here and that no rank has read: a driver may seek a file back by as
@@ -187,6 +191,7 @@ impl JobMachine {
         }
         let found = self.published.expired(now);
         self.found(found, out);
+        self.kill_children(now, out);
         self.ending_steps(now, out);
     }
 

@@ -55,6 +55,10 @@ impl JobMachine {
             Up::Abort { proc, code, message } => {
                 self.of(node, proc)?;
                 tracing::info!(rank = proc.rank.0, code, message = clip(message, MAX_TEXT), "abort");
+                if self.apart(proc) {
+                    self.end_children(now, node, proc, &format!("called abort with code {code}"), out);
+                    return Ok(());
+                }
                 let at = super::nodes::signed(self.wall_us(now));
                 self.failures.aborted(proc, at);
                 self.begin_stop(now, StopReason::Failure(proc), out);
@@ -184,6 +188,11 @@ impl JobMachine {
             && failed
             && !std::mem::replace(&mut state.counted, true)
         {
+            if self.apart(proc) {
+                self.child_failed(now, node, &exit, out);
+                self.tell_watchers(proc, end, out);
+                return Ok(());
+            }
             self.failures.exited(node, exit);
             self.tell_watchers(proc, end, out);
             self.rank_failed(now, proc, out);
@@ -217,13 +226,18 @@ impl JobMachine {
         }
         let (failed, end) = (exit.failed(), exit.end);
         Self::event(JobEventOut::RankExited { node, exit: exit.clone() }, out);
+        let apart = self.apart(proc);
         if !counted {
-            self.failures.exited(node, exit);
+            if apart && failed {
+                self.child_failed(now, node, &exit, out);
+            } else {
+                self.failures.exited(node, exit);
+            }
             if failed {
                 self.tell_watchers(proc, end, out);
             }
         }
-        if failed {
+        if failed && !apart {
             self.rank_failed(now, proc, out);
         }
         Ok(())

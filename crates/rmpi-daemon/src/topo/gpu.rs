@@ -12,7 +12,15 @@ pub(crate) fn read(root: &Path, numa: &BTreeMap<u32, u32>) -> Vec<Gpu> {
     if !nvidia.is_empty() {
         return of(GpuMaker::Nvidia, root, numa, &nvidia);
     }
-    of(GpuMaker::Amd, root, numa, &amd(root))
+    let amd = amd(root);
+    if !amd.is_empty() {
+        return of(GpuMaker::Amd, root, numa, &amd);
+    }
+    let intel = intel(root);
+    let addresses: Vec<Option<String>> = intel.keys().cloned().map(Some).collect();
+    let mut gpus = of(GpuMaker::Intel, root, numa, &addresses);
+    gpus.iter_mut().zip(intel.values()).for_each(|(gpu, &parts)| gpu.parts = parts);
+    gpus
 }
 
 fn of(maker: GpuMaker, root: &Path, numa: &BTreeMap<u32, u32>, addresses: &[Option<String>]) -> Vec<Gpu> {
@@ -20,7 +28,7 @@ fn of(maker: GpuMaker, root: &Path, numa: &BTreeMap<u32, u32>, addresses: &[Opti
         let file = root.join("sys/bus/pci/devices").join(address).join("numa_node");
         numa.get(&text(&file)?.trim().parse().ok()?).copied()
     };
-    addresses.iter().map(|a| Gpu { maker, numa: a.as_ref().and_then(near) }).collect()
+    addresses.iter().map(|a| Gpu { maker, numa: a.as_ref().and_then(near), parts: 1 }).collect()
 }
 
 /// PCI addresses of the driver's devices, or as many unknown ones as there are device files.
@@ -58,6 +66,30 @@ fn amd(root: &Path) -> Vec<Option<String>> {
             value("location_id")
                 .map(|id| format!("{domain:04x}:{:02x}:{:02x}.{}", id >> 8 & 0xff, id >> 3 & 0x1f, id & 7)),
         );
+    }
+    found
+}
+
+/// PCI addresses of Intel's devices that may be opened here, with the number of their tiles: folders of the `xe`
+/// driver, or graphics engines of the `i915` driver that have memory of their own.
+fn intel(root: &Path) -> BTreeMap<String, u32> {
+    let cards = root.join("sys/class/drm");
+    let mut found = BTreeMap::new();
+    for card in numbered(&cards, "card") {
+        let card = cards.join(format!("card{card}"));
+        let device = card.join("device");
+        let renders = numbered(&device.join("drm"), "renderD");
+        let ours = renders.iter().any(|n| root.join(format!("dev/dri/renderD{n}")).exists());
+        let vendor = text(&device.join("vendor"));
+        if !ours || vendor.is_none_or(|v| v.trim() != "0x8086") {
+            continue;
+        }
+        let Some(uevent) = text(&device.join("uevent")) else { continue };
+        let Some(address) = uevent.lines().find_map(|l| l.strip_prefix("PCI_SLOT_NAME=")) else { continue };
+        let engines = numbered(&card.join("gt"), "gt");
+        let memory = |n: &&u32| card.join(format!("gt/gt{n}/addr_range")).exists();
+        let tiles = numbered(&device, "tile").len().max(engines.iter().filter(memory).count());
+        found.insert(address.trim().to_owned(), u32::try_from(tiles).unwrap_or(1).max(1));
     }
     found
 }

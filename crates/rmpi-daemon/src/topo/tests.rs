@@ -1,6 +1,7 @@
 //! The trees are excerpts of hwloc's test data (open-mpi/hwloc, BSD-3): `path text` a line.
 
 use super::*;
+use rmpi_types::cpus::GpuMaker;
 use std::path::PathBuf;
 
 /// A directory of this test's own, removed at the end.
@@ -152,6 +153,35 @@ fn gpus_of_both_drivers() {
         let t = read(&tree.0, &any(), Caches::Read);
         assert_eq!(t.gpus.iter().map(|g| g.numa).collect::<Vec<_>>(), want, "{name}");
     }
+}
+
+#[test]
+fn tiles_of_intel_gpus() {
+    let card = |n: u32, address: &str, vendor: &str| {
+        let device = format!("sys/class/drm/card{n}/device");
+        format!(
+            "{device}/vendor {vendor}\n{device}/uevent DRIVER=x|PCI_SLOT_NAME={address}\n\
+             {device}/drm/renderD{}/x y\ndev/dri/renderD{} x\n",
+            128 + n,
+            128 + n
+        )
+    };
+    let xe = card(1, "0000:18:00.0", "0x8086")
+        + "sys/class/drm/card1/device/tile0/x y\nsys/class/drm/card1/device/tile1/x y\n";
+    // Two engines, but no memory for each: a tile's media engine.
+    let i915 = card(0, "0000:3b:00.0", "0x8086")
+        + "sys/class/drm/card0/gt/gt0/id 0\nsys/class/drm/card0/gt/gt1/id 1\n";
+    let display = card(2, "0000:01:00.0", "0x1a03");
+    let hidden = card(3, "0000:02:00.0", "0x8086").replace("dev/dri", "dev/gone");
+    let tree = Tree::new("gpu-intel", &format!("{i915}{xe}{display}{hidden}"));
+    let gpus = read(&tree.0, &any(), Caches::Read).gpus;
+    assert_eq!(
+        gpus.iter().map(|g| (g.maker, g.parts)).collect::<Vec<_>>(),
+        [(GpuMaker::Intel, 2), (GpuMaker::Intel, 1)]
+    );
+    let memory = "sys/class/drm/card0/gt/gt0/addr_range 1\nsys/class/drm/card0/gt/gt1/addr_range 1\n";
+    let tree = Tree::new("gpu-i915", &format!("{i915}{memory}"));
+    assert_eq!(read(&tree.0, &any(), Caches::Read).gpus[0].parts, 2);
 }
 
 #[test]

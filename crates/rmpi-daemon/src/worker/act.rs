@@ -99,6 +99,7 @@ impl Worker {
         let launch = prepared.launch();
         let space = super::serve::space(launch, table);
         let window = launch.output_credit;
+        self.signal_direct = launch.extras.signal_direct;
         for rank in &launch.ranks {
             let proc = ProcId { rank: rank.rank, ..launch.ns };
             self.programs.insert(proc, launch.apps[rank.app as usize].program.clone());
@@ -229,10 +230,10 @@ impl Worker {
         }
     }
 
-    /// To the process groups; of ranks that have ended meanwhile the number may be another's by now.
+    /// To the process groups, or the ranks alone; of ranks that have ended meanwhile the number may be another's by now.
     fn signal(&self, signal: i32, procs: &[ProcId]) {
         for rank in procs.iter().filter_map(|p| self.ranks.get(p)).filter(|r| r.alive) {
-            sys::send_signal(-rank.pid, signal);
+            sys::send_signal(if self.signal_direct { rank.pid } else { -rank.pid }, signal);
         }
     }
 }

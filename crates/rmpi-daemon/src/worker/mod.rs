@@ -16,6 +16,7 @@ use crate::guard::HOST_ENDS;
 use crate::kvs::Requests;
 use crate::lines::Tail;
 use crate::node::{self, FileLimit, Survey};
+use crate::outfiles::OutFile;
 use crate::prepare::{Prepared, RankEnds};
 use crate::spawn::Batch;
 use crate::staging::Staging;
@@ -27,7 +28,7 @@ use crate::{family, passwd, sys};
 use bytes::Bytes;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use rmpi_control::{DaemonEvent, DaemonMachine, DaemonPolicy, LinkKind, Time};
+use rmpi_control::{DaemonEvent, DaemonMachine, DaemonPolicy, LinkKind, Member, Time};
 use rmpi_types::{NodeReport, ProcId, RankExit, Topology};
 use rmpi_wire::msg::Stream;
 use serve::{Input, Serving};
@@ -102,6 +103,8 @@ struct Worker {
     starting: Option<Starting>,
     /// Ranks were started before.
     started: bool,
+    /// Signals are for the ranks' own processes only.
+    signal_direct: bool,
     ranks: HashMap<ProcId, RankState>,
     serving: Serving,
     door: Option<dialled::Door>,
@@ -225,6 +228,18 @@ async fn run(
     Ok(())
 }
 
+/// Writes output to a file of this node; gives how many bytes nobody else is to have. A rank whose file cannot be
+/// written is stopped, and the job with it: what it says would be lost.
+async fn keep(file: &OutFile, proc: ProcId, bytes: &Bytes, events: &mpsc::UnboundedSender<Input>) -> usize {
+    if !bytes.is_empty()
+        && let Err(message) = file.write(bytes.clone()).await
+    {
+        let what = Member::Broken(message);
+        let _ = events.send(DaemonEvent::Member { proc, what }.into());
+    }
+    if file.copy { 0 } else { bytes.len() }
+}
+
 /// Ready when the batch has something to say; never without one.
 async fn started(starting: Option<&Starting>) {
     match starting {
@@ -263,6 +278,7 @@ impl Worker {
             programs: HashMap::new(),
             starting: None,
             started: false,
+            signal_direct: false,
             ranks: HashMap::new(),
             serving: Serving::default(),
             door: None,
@@ -340,11 +356,17 @@ impl Worker {
         let credits = [Rc::new(Credit::default()), Rc::new(Credit::default())];
         let terminal = ends.stdout.is_terminal().then(|| ends.stdout.try_clone()).transpose()?;
         let streams = [(Stream::Stdout, ends.stdout, None), (Stream::Stderr, ends.stderr, Some(&tail))];
-        for ((stream, fd, tail), credit) in streams.into_iter().zip(&credits) {
+        for (((stream, fd, tail), file), credit) in streams.into_iter().zip(ends.files).zip(&credits) {
             let from = stdio::readable(fd)?;
             let (events, tail) = (self.events.clone(), tail.map(Rc::clone));
-            let give = move |bytes, last| {
+            let give = async move |bytes: Bytes, last| {
+                let here = match &file {
+                    Some(file) => keep(file, proc, &bytes, &events).await,
+                    None => 0,
+                };
+                let bytes = if here > 0 { Bytes::new() } else { bytes };
                 let _ = events.send(DaemonEvent::Output { proc, stream, bytes, last }.into());
+                here
             };
             spawn_local(stdio::read_output(from, Rc::clone(credit), window, tail, give));
         }

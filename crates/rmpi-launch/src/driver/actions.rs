@@ -79,7 +79,7 @@ impl Driver {
         let size = planned.size;
         let launches = self.planned(planned);
         let output = &self.config.spec.output;
-        if let Some(files) = &output.files {
+        if let Some(files) = output.files.as_ref().filter(|_| !output.on_nodes) {
             let places = self.places.clone();
             let layout = Layout::new(&files.layout, size, output.merge_stderr, self.config.restart, places);
             let ranks = self.placement.iter().flat_map(|(_, ranks)| ranks.iter());

@@ -158,7 +158,11 @@ impl Driver {
             min_hosts: spec.reach.min_hosts,
             stdin: if plan::own_stdin(&config).is_some() { Stdin::None } else { spec.stdin.clone() },
             ignore_broken_pipe: spec.output.ignore_broken_pipe,
-            stacks_on_timeout: spec.on_timeout.stacks,
+            stacks_on_timeout: spec
+                .on_timeout
+                .stacks
+                .then(|| spec.on_timeout.stacks_wait.unwrap_or(Duration::from_secs(30))),
+            children_apart: spec.children_apart,
             wall_at_zero_us: u64::try_from(wall.as_micros()).unwrap_or(u64::MAX),
             files: config.staged.contents.clone(),
         };
@@ -358,8 +362,7 @@ impl Driver {
         let name = |(node, ranks): &(NodeIdx, RankSet)| {
             (self.targets[node.0 as usize].host.name.clone(), ranks.clone())
         };
-        let space = format!("rmpirun-{}-{}@1", hosts::own_name(), std::process::id());
-        self.places.set(planned.placement.iter().map(name).collect(), space);
+        self.places.set(planned.placement.iter().map(name).collect(), plan::namespace());
         self.placement = planned.placement;
         self.starting = self.placement.iter().map(|(_, ranks)| ranks.len()).sum();
         self.spawns = Base::of(&planned.launches);

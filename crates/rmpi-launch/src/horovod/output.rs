@@ -46,8 +46,7 @@ impl Output {
         failed: impl Fn(io::Error) + Send + Sync + 'static,
     ) -> io::Result<Self> {
         let (places, waiting) = (Places::default(), Arc::new(Waiting::default()));
-        let space = format!("rmpirun-{}-{}@1", crate::hosts::own_name(), std::process::id());
-        places.set(Vec::new(), space);
+        places.set(Vec::new(), crate::plan::namespace());
         let theirs = Arc::clone(&waiting);
         let notify = move |event| match event {
             SinkEvent::Written { proc, bytes, .. } => theirs.written(proc.rank, bytes),

@@ -3,7 +3,7 @@
 use super::fold::{ranks, sanitize};
 use super::signals;
 use crate::outcome::Outcome;
-use rmpi_types::outcome::{Abort, Cause};
+use rmpi_types::outcome::Cause;
 use rmpi_types::{RankEnd, RankExit, RankSet};
 use std::fmt::Write as _;
 
@@ -15,8 +15,8 @@ fn rank_line(outcome: &Outcome, exit: &RankExit) -> String {
     let host = outcome.host_of(exit.proc.rank).map_or_else(|| "an unknown host".to_owned(), sanitize);
     let who = format!("{} on {host} (pid {})", exit.proc, exit.pid);
     if let Some(abort) = &exit.abort {
-        if abort.message == Abort::UNFINISHED {
-            return format!("{who} {}", abort.message);
+        if !abort.called {
+            return format!("{who} {}", sanitize(&abort.message));
         }
         let mut text = format!("{} on {host} called abort with code {}", exit.proc, abort.code);
         if !abort.message.is_empty() {

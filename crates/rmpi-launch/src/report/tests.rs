@@ -126,7 +126,7 @@ fn failure_summary_as_the_contract_prints_it() {
 #[test]
 fn other_causes() {
     let mut abort = exit(1, RankEnd::Signaled { signal: 9, core: false });
-    abort.abort = Some(Abort { code: 7, message: String::new() });
+    abort.abort = Some(Abort::called(7, String::new()));
     let mut out = outcome(Cause::Rank(abort), two_hosts());
     out.job.also = vec![exit(0, RankEnd::Exited(11))];
     assert_eq!(

@@ -2,14 +2,13 @@
 //! starts, so that a directory that cannot be written stops the job early.
 
 use super::Chunk;
-use super::format::{Now, pattern};
 use super::lane::Writer;
-use super::places::{Place, Places};
+use super::places::Places;
+use rmpi_types::names::Series;
 use rmpi_types::spec::FileLayout;
 use rmpi_types::{ProcId, Rank};
 use rmpi_wire::msg::Stream;
 use std::collections::HashMap;
-use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::PathBuf;
@@ -21,53 +20,20 @@ const OPEN_MAX: usize = 256;
 #[derive(Clone)]
 pub(crate) struct Layout {
     kind: FileLayout,
-    digits: usize,
-    merge: bool,
-    attempt: u32,
+    series: Series,
     places: Places,
 }
 
 impl Layout {
     /// The layout for `size` ranks in the job's `attempt`th start.
     pub(crate) fn new(kind: &FileLayout, size: u32, merge: bool, attempt: u32, places: Places) -> Self {
-        let digits = size.saturating_sub(1).to_string().len();
-        Self { kind: kind.clone(), digits, merge, attempt, places }
+        Self { kind: kind.clone(), series: Series::new(size, attempt, merge), places }
     }
 
     /// The file of a stream; `None` when the layout has none.
     fn path(&self, proc: ProcId, stream: Stream) -> Option<PathBuf> {
         let place = self.places.of(proc.rank);
-        let stream = if self.merge { Stream::Stdout } else { stream };
-        let name = if stream == Stream::Stdout { "stdout" } else { "stderr" };
-        let rank = format!("rank.{:0w$}", proc.rank.0, w = self.digits);
-        Some(match &self.kind {
-            FileLayout::OpenMpi4 { dir, nojobid: false } => {
-                dir.join((proc.ns.0 + 1).to_string()).join(rank).join(name)
-            }
-            FileLayout::OpenMpi4 { dir, nojobid: true } | FileLayout::Horovod(dir) => {
-                dir.join(rank).join(name)
-            }
-            FileLayout::OpenMpi5(dir) => dir.join(&*place.namespace).join(rank).join(name),
-            FileLayout::Prefix(prefix) => {
-                let end = if stream == Stream::Stdout { "out" } else { "err" };
-                let mut path = OsString::from(prefix);
-                path.push(format!(".{}.{:0w$}.{end}", place.namespace, proc.rank.0, w = self.digits));
-                path.into()
-            }
-            FileLayout::Torch { dir, redirects, tee } => {
-                if (redirects.of(place.local) | tee.of(place.local)) & bit(stream) == 0 {
-                    return None;
-                }
-                let attempt = format!("attempt_{}", self.attempt);
-                dir.join(&*place.host).join(attempt).join(place.local.to_string()).join(format!("{name}.log"))
-            }
-            FileLayout::Patterns { out, err } => {
-                let pieces = if stream == Stream::Stdout { out.as_ref() } else { err.as_ref() };
-                let mut path = Vec::new();
-                pattern(&mut path, pieces?, proc, &place, &Now::default());
-                String::from_utf8_lossy(&path).into_owned().into()
-            }
-        })
+        self.kind.path(&place.writer(proc), stream == Stream::Stderr, self.series)
     }
 
     /// Makes every directory and empty file.
@@ -85,28 +51,6 @@ impl Layout {
             }
         }
         Ok(())
-    }
-}
-
-fn bit(stream: Stream) -> u8 {
-    match stream {
-        Stream::Stdout => 1,
-        Stream::Stderr => 2,
-    }
-}
-
-/// Whether a stream of a rank also goes to the console, as far as the layout says.
-pub(super) fn copied(kind: &FileLayout, place: &Place, stream: Stream) -> bool {
-    match kind {
-        FileLayout::Patterns { out, err } => {
-            let file = if stream == Stream::Stdout { out } else { err };
-            file.is_none()
-        }
-        FileLayout::Torch { redirects, tee, .. } => {
-            let tee = tee.of(place.local) & bit(stream) != 0;
-            tee || redirects.of(place.local) & bit(stream) == 0
-        }
-        _ => true,
     }
 }
 
@@ -155,45 +99,5 @@ impl Writer for Files {
 
     fn flush(&mut self) -> io::Result<()> {
         self.error.take().map_or(Ok(()), Err)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use rmpi_types::RankSet;
-    use rmpi_types::spec::{Piece, Redirects};
-
-    #[test]
-    fn paths_as_each_launcher_lays_them_out() {
-        let places = Places::default();
-        let nodes = vec![("n1".into(), RankSet::range(0, 8)), ("n2".into(), RankSet::range(9, 10))];
-        places.set(nodes, "job@1".into());
-        let four = |nojobid| FileLayout::OpenMpi4 { dir: "/d".into(), nojobid };
-        let torch = FileLayout::Torch {
-            dir: "/d".into(),
-            redirects: Redirects { all: 1, of: vec![] },
-            tee: Redirects { all: 0, of: vec![(0, 2)] },
-        };
-        let patterns = FileLayout::Patterns {
-            out: Some(vec![Piece::Text("/d/".into()), Piece::Host, Piece::Text(".".into()), Piece::Rank]),
-            err: None,
-        };
-        for (kind, size, merge, rank, stream, path) in [
-            (four(false), 11, false, 0, Stream::Stdout, Some("/d/1/rank.00/stdout")),
-            (four(false), 10, false, 9, Stream::Stderr, Some("/d/1/rank.9/stderr")),
-            (four(true), 2, true, 1, Stream::Stderr, Some("/d/rank.1/stdout")),
-            (FileLayout::Horovod("/d".into()), 2, false, 1, Stream::Stderr, Some("/d/rank.1/stderr")),
-            (FileLayout::OpenMpi5("/d".into()), 2, false, 1, Stream::Stdout, Some("/d/job@1/rank.1/stdout")),
-            (FileLayout::Prefix("/d/f".into()), 2, false, 1, Stream::Stderr, Some("/d/f.job@1.1.err")),
-            (torch.clone(), 2, false, 10, Stream::Stdout, Some("/d/n2/attempt_3/1/stdout.log")),
-            (torch.clone(), 2, false, 10, Stream::Stderr, None),
-            (torch, 2, false, 9, Stream::Stderr, Some("/d/n2/attempt_3/0/stderr.log")),
-            (patterns.clone(), 2, false, 10, Stream::Stdout, Some("/d/n2.10")),
-            (patterns, 2, false, 10, Stream::Stderr, None),
-        ] {
-            let layout = Layout::new(&kind, size, merge, 3, places.clone());
-            assert_eq!(layout.path(ProcId::first(rank), stream), path.map(PathBuf::from), "{kind:?}");
-        }
     }
 }

@@ -84,28 +84,13 @@ impl Format {
             Tag::Torch(role) => write!(tag, "{time}[{role}{}]:", place.local),
             Tag::Pattern(pieces) => {
                 let written = write!(tag, "{time}");
-                pattern(&mut tag, pieces, proc, place, now);
+                Piece::fill(pieces, &place.writer(proc), &now.ctime, &mut tag);
                 written
             }
             Tag::Json | Tag::Xml => Ok(()),
         };
         debug_assert!(written.is_ok(), "a Vec takes every write");
         tag
-    }
-}
-
-/// Appends a pattern with its letters filled in.
-pub(super) fn pattern(out: &mut Vec<u8>, pieces: &[Piece], proc: ProcId, place: &Place, now: &Now) {
-    for piece in pieces {
-        let written = match piece {
-            Piece::Text(text) => write!(out, "{text}"),
-            Piece::Rank => write!(out, "{}", proc.rank),
-            Piece::Group => write!(out, "{}", proc.ns.0),
-            Piece::Node => write!(out, "{}", place.node),
-            Piece::Host => write!(out, "{}", place.host),
-            Piece::Time => write!(out, "{}", now.ctime),
-        };
-        debug_assert!(written.is_ok(), "a Vec takes every write");
     }
 }
 

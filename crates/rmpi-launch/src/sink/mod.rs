@@ -21,8 +21,9 @@ use lane::Lane;
 use rmpi_types::spec::{Output, Shown, Tag};
 use rmpi_types::{ProcId, Rank, RankExit};
 use rmpi_wire::msg::Stream;
+use std::fs::File;
 use std::io;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
 
 /// Output of one rank on its way.
@@ -141,7 +142,8 @@ impl Sinks {
             Shown::Local(set) => set.contains(Rank(place.local)),
         };
         let file = self.spec.files.as_ref();
-        rank && file.is_none_or(|f| !f.nocopy && files::copied(&f.layout, &place, chunk.stream))
+        let stderr = chunk.stream == Stream::Stderr;
+        rank && file.is_none_or(|f| !f.nocopy && f.layout.copied(place.local, stderr))
     }
 
     fn show(&mut self, chunk: Chunk, receipt: Receipt) {
@@ -179,7 +181,9 @@ impl Sinks {
         if slot.is_none() {
             let notify = Arc::clone(&self.notify);
             let failed = move |error| notify(SinkEvent::Failed { console: to_stdout, error });
-            let fd = if to_stdout {
+            let fd = if let Some(path) = &self.spec.console {
+                File::options().append(true).create(true).open(path).map(OwnedFd::from)
+            } else if to_stdout {
                 io::stdout().as_fd().try_clone_to_owned()
             } else {
                 io::stderr().as_fd().try_clone_to_owned()

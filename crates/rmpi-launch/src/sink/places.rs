@@ -1,7 +1,8 @@
 //! Where ranks are, for tags and file names: host, node, number on the node, process id. Set once the plan is made;
 //! process ids come as ranks start, and in elastic jobs ranks move.
 
-use rmpi_types::{Rank, RankSet};
+use rmpi_types::names::Writer;
+use rmpi_types::{ProcId, Rank, RankSet};
 use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 
 /// Shared by the driver and the lanes.
@@ -30,6 +31,13 @@ pub(crate) struct Place {
     pub(crate) local: u32,
     pub(crate) pid: u32,
     pub(crate) namespace: Arc<str>,
+}
+
+impl Place {
+    /// As file names and patterns have it.
+    pub(crate) fn writer(&self, proc: ProcId) -> Writer<'_> {
+        Writer { proc, host: &self.host, node: self.node, local: self.local, namespace: &self.namespace }
+    }
 }
 
 impl Table {

@@ -3,8 +3,9 @@
 use super::*;
 use crate::hosts_needed;
 use rmpi_types::CpuSet;
+use rmpi_types::Rank;
 use rmpi_types::cpus::{Gpu, GpuMaker};
-use rmpi_types::spec::CpuList;
+use rmpi_types::spec::{CpuList, RankfileCpus, RankfileEntry};
 
 fn one(slots: u32, np: u32, placement: Placement, topology: &Topology) -> Result<String, String> {
     let spec = job(hosts(&[slots]), Some(np), placement);
@@ -137,8 +138,15 @@ fn lists_orders_and_devices() {
         ..Placement::default()
     };
     let gpu = Placement { bind_to: BindTo::Gpu, ..Placement::default() };
+    let line = |rank, os: &str| RankfileEntry {
+        rank: Rank(rank),
+        host: 0,
+        cpus: Some(RankfileCpus::Os(CpuSet::parse_list(os).unwrap())),
+        origin: "f:1".into(),
+    };
+    let lines = |second| by(MapBy::Rankfile(vec![line(0, "2,5"), line(1, second)]));
     let mut topology = two_sockets(1);
-    let device = |numa| Gpu { maker: GpuMaker::Nvidia, numa };
+    let device = |numa| Gpu { maker: GpuMaker::Nvidia, numa, parts: 1 };
     topology.gpus = vec![device(Some(1)), device(Some(0)), device(None)];
     for (np, placement, expected) in [
         (4, list(&["0", "2", "4", "6"], false, true, false), "0 2 4 6"),
@@ -148,11 +156,13 @@ fn lists_orders_and_devices() {
         (3, hydra(Object::Package, Object::Node, Some(2)), "0-7 0-7 0-7"),
         (3, hydra(Object::Core, Object::Node, Some(3)), "0-2 3-5 0,6-7"),
         (4, gpu, "4-7 0-3 - 4-7"),
+        (2, lines("0"), "2,5 0"),
     ] {
         assert_eq!(one(8, np, placement.clone(), &topology), Ok(expected.to_owned()), "{placement:?}");
     }
     let short = one(8, 3, list(&["0", "1"], false, true, false), &topology).unwrap_err();
     assert!(short.contains("3 ranks to bind to 2 cores (a list of CPUs)"), "{short}");
+    assert!(one(8, 2, lines("99"), &topology).is_err_and(|e| e.contains("CPU 99")));
     assert!(one(8, 1, list(&["99"], true, true, false), &topology).is_err());
     let by_gpu = Placement { slots_by_gpu: true, ..Placement::default() };
     let mut spec = job(hosts(&[1]), None, by_gpu);

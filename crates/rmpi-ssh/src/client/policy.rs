@@ -3,7 +3,7 @@
 use crate::keys::{describe, public_line};
 use crate::known_hosts::{self, CertProblem, HostCertificate, HostName, KnownHosts, Verdict};
 use rmpi_types::spec::HostKeys;
-use rmpi_types::{LaunchFault, Stage};
+use rmpi_types::{FaultKind, LaunchFault, Stage};
 use russh::keys::{PublicKey, PublicKeyOrCertificate};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -46,25 +46,21 @@ impl HostPolicy {
         let algorithm = key.algorithm();
         // RSA keys are stored under one name whatever signed the exchange.
         let kind = if algorithm.clone().is_rsa() { "ssh-rsa" } else { algorithm.as_str() };
+        let wrong = |what: String| LaunchFault::fatal(Stage::Ssh, what).kind(FaultKind::HostKey);
         let shown = format!("{kind} {}", describe(key).split(' ').next_back().unwrap_or_default());
         match known.check(&self.host, kind, &blob) {
             Verdict::Known => Ok(()),
-            Verdict::Revoked(place) => {
-                Err(LaunchFault::fatal(Stage::Ssh, format!("host key is revoked by {place}: {shown}"))
-                    .hint("this key must not be trusted: ask who runs the host"))
-            }
+            Verdict::Revoked(place) => Err(wrong(format!("host key is revoked by {place}: {shown}"))
+                .hint("this key must not be trusted: ask who runs the host")),
             _ if self.host_keys == HostKeys::Off => Ok(()),
             Verdict::Unknown if self.own.iter().any(|own| own.key_data() == key.key_data()) => Ok(()),
-            Verdict::Changed(place) => Err(LaunchFault::fatal(
-                Stage::Ssh,
-                format!("host key changed: {shown} is not the key of {place}"),
-            )
-            .hint("if the host was set up anew remove that line, else someone may be listening in")),
-            Verdict::Unknown if self.host_keys == HostKeys::AcceptNew => self.accept(known, key),
-            Verdict::Unknown => {
-                Err(LaunchFault::fatal(Stage::Ssh, format!("host key not in known_hosts: {shown}"))
-                    .hint("accept once with --host-keys accept-new"))
+            Verdict::Changed(place) => {
+                Err(wrong(format!("host key changed: {shown} is not the key of {place}"))
+                    .hint("if the host was set up anew remove that line, else someone may be listening in"))
             }
+            Verdict::Unknown if self.host_keys == HostKeys::AcceptNew => self.accept(known, key),
+            Verdict::Unknown => Err(wrong(format!("host key not in known_hosts: {shown}"))
+                .hint("accept once with --host-keys accept-new")),
         }
     }
 
