@@ -222,6 +222,12 @@ impl Set {
         on(&inner, &["ip", "route", "add", "default", "via", "10.78.0.1"])?;
         let stdin = self.pods.get_mut(name).and_then(|p| p.child.stdin.as_mut()).ok_or("no stdin")?;
         stdin.write_all(b"go\n").map_err(|e| e.to_string())?;
+        // Its folders are in place when it runs what it is for.
+        let line = || fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let boots = || String::from_utf8_lossy(&line()).contains("read go");
+        if !procs::until(Duration::from_secs(15), || !boots()) {
+            return Err(format!("{name} does not boot"));
+        }
         if !launcher && self.way != Way::Exec {
             let port = self.tree.port.to_string();
             let probe = format!("exec 3<>/dev/tcp/{ip}/{port}");
