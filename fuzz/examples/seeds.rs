@@ -193,7 +193,34 @@ fn data() -> Result<()> {
     write("data_peer", "eager", &[&receive[..], &eager, &hear].concat())?;
     write("data_peer", "unexpected", &[&eager[..], &hear, &receive, &hear].concat())?;
     write("data_peer", "announced", &[&receive[..], &announce, &hear, &hear].concat())?;
-    write("data_peer", "cleared", &[&send[..], &hear, &clear, &hear, &hear].concat())
+    write("data_peer", "cleared", &[&send[..], &hear, &clear, &hear, &hear].concat())?;
+    rails()
+}
+
+fn rails() -> Result<()> {
+    // Handshake: server, client, server; then words both ways, and a goodbye.
+    let meet = [0x81, 1, 0x81];
+    let talk = [3, b'x', 200, 0, 0x81, 0x83, b'y', 0, 80, 1];
+    write("tls_session", "talk", &[&meet[..], &talk, &[7, 0x81]].concat())?;
+    write("tls_session", "bent", &[&meet[..], &talk, &[3, 1, 9, 0, 0x84, 7, 0, 3, 0x81]].concat())?;
+    write("tls_session", "more", &[&meet[..], &[3, 1, 9, 0, 0x85, 0, 0, 5, 23, 3, 3, 0, 1, 0x81]].concat())?;
+    write("tls_session", "less", &[&[0x86, 9, 0x81, 1, 0x81][..], &talk].concat())?;
+    write("quic_units", "two", &[&[2, 3, 0, 0, 0][..], b"abc", &[1, 0, 0, 0], b"d"].concat())?;
+    write("quic_units", "long", &[200, 255, 255, 255, 0, 1])?;
+    write("quic_units", "none", &[0, 0, 0, 0, 0])?;
+    // Not the header; a receive and a whole message in a slot; one in pieces; an announcement and its pieces.
+    let receive = [0, 0, 1, 64, 0, 0, 0];
+    let slot = |kind: u8, place: u8, length: u8, id: u8, bytes: u8| {
+        [4, 1, kind, place, 0, 0, 1, length, id, 0, bytes]
+    };
+    let (eager, hear) = (slot(1, 8, 7, 7, 7), [2]);
+    write("shm_peer", "inline", &[&[1][..], &receive, &eager, &hear].concat())?;
+    let (part, rest) = (slot(1, 0xfe, 40, 0, 30), slot(8, 0xfe, 40, 0, 10));
+    write("shm_peer", "pieces", &[&[1][..], &part, &rest, &hear, &receive].concat())?;
+    let (announce, piece) = (slot(2, 0xff, 50, 3, 0), slot(4, 0xfd, 50, 0, 50));
+    write("shm_peer", "announced", &[&[1][..], &receive, &announce, &hear, &piece, &hear].concat())?;
+    write("shm_peer", "large", &[&[1][..], &[1, 1, 0, 200], &hear, &[4, 0, 0, 60], &hear].concat())?;
+    write("shm_peer", "header", &[0, 8, 0, 9, 0, 0, 0])
 }
 
 fn pmix() -> Result<()> {

@@ -4,12 +4,13 @@
 //! here touches files or anything but loopback sockets.
 
 mod data;
-mod input;
 mod horovod;
+mod input;
 mod job;
 mod node;
 mod pmi;
 mod pmix;
+mod rails;
 mod service;
 mod text;
 mod wire;
@@ -24,6 +25,7 @@ pub mod targets {
     pub use crate::node::daemon_machine;
     pub use crate::pmi::pmi_stream;
     pub use crate::pmix::{pmix_hello, pmix_request, pmix_values};
+    pub use crate::rails::{quic_units, shm_peer, tls_session};
     pub use crate::text::{cmdline, hostfile, hostlist, known_hosts, plan, rankfile, ssh_config};
     pub use crate::wire::{boot, fence, frames, hello, messages, rank_requests};
 }
@@ -32,7 +34,7 @@ pub mod targets {
 pub type Target = fn(&[u8]);
 
 /// Every target with its name.
-pub const TARGETS: [(&str, Target); 25] = [
+pub const TARGETS: [(&str, Target); 28] = [
     ("hostfile", targets::hostfile),
     ("hostlist", targets::hostlist),
     ("rankfile", targets::rankfile),
@@ -51,6 +53,9 @@ pub const TARGETS: [(&str, Target); 25] = [
     ("data_header", targets::data_header),
     ("data_peer", targets::data_peer),
     ("link_hello", targets::link_hello),
+    ("tls_session", targets::tls_session),
+    ("quic_units", targets::quic_units),
+    ("shm_peer", targets::shm_peer),
     ("pmi_stream", targets::pmi_stream),
     ("pmix_hello", targets::pmix_hello),
     ("pmix_request", targets::pmix_request),

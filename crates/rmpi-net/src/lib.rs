@@ -22,6 +22,11 @@ pub use link::{Link, TcpLink};
 pub use quic::QuicRail;
 pub use tls::{Identity, KEY_LEN, Peers, PublicKey, Security};
 
+/// Streams of units, without a QUIC connection.
+pub mod units {
+    pub use crate::quic::Units;
+}
+
 /// TLS 1.3 between two pinned raw public keys, without IO.
 pub mod session {
     pub use crate::tls::{Session, Stop, room_for};

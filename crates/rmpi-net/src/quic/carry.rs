@@ -123,7 +123,7 @@ async fn write_bulk(connection: Connection, pipe: Arc<Pipe>, lane: usize) {
 }
 
 /// A peer's stream that is none.
-struct Malformed;
+pub(super) struct Malformed;
 
 /// Reads the peer's streams for pieces.
 async fn read_bulk(connection: Connection, pipe: Arc<Pipe>) -> Result<(), Malformed> {
@@ -169,7 +169,7 @@ async fn read(mut stream: RecvStream, pipe: Arc<Pipe>) -> Result<(), Malformed> 
 
 /// Where in a stream of units the next byte stands.
 #[derive(Default)]
-struct Cutter {
+pub(super) struct Cutter {
     prefix: [u8; 4],
     have: usize,
     /// Bytes of the unit that are missing.
@@ -179,11 +179,11 @@ struct Cutter {
 }
 
 impl Cutter {
-    fn is_between(&self) -> bool {
+    pub(super) fn is_between(&self) -> bool {
         self.have == 0
     }
 
-    fn take(&mut self, mut chunk: Bytes, pipe: &Pipe) -> Result<(), Malformed> {
+    pub(super) fn take(&mut self, mut chunk: Bytes, pipe: &Pipe) -> Result<(), Malformed> {
         while !chunk.is_empty() {
             if self.have < self.prefix.len() {
                 self.prefix[self.have] = chunk.get_u8();

@@ -11,9 +11,11 @@ mod config;
 mod link;
 mod pipe;
 mod rail;
+mod units;
 
 #[cfg(test)]
 mod tests;
 
 pub use rail::QuicRail;
 pub(crate) use rail::{QuicArrival, QuicDial, QuicStep};
+pub use units::Units;
