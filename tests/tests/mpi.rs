@@ -167,7 +167,9 @@ impl Place<'_> {
         let program = (self.put)(&program).into_os_string();
         let rows = [
             ("pmi2", 1, Good::Line, vec![program.clone()]),
-            ("pmi2 abort", 2, Good::Code(42), vec![program, "abort".into()]),
+            ("pmi2 by port", 1, Good::Line, vec!["-pmi-port".into(), program.clone()]),
+            ("pmi2 abort", 2, Good::Code(42), vec![program.clone(), "abort".into()]),
+            ("abort by port", 2, Good::Code(42), vec!["-pmi-port".into(), program, "abort".into()]),
         ];
         for (title, least, good, words) in rows {
             report.begin(&self.title, LIBPMI2, title);

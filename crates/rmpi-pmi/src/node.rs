@@ -57,17 +57,34 @@ impl Servers {
     /// An inherited stream has said its first bytes, which are PMI's.
     pub fn pmi_opened(&mut self, now: Duration, conn: Conn, proc: ProcId, out: &mut Vec<Action>) {
         self.conns.insert(conn, Domain::Pmi);
-        let server = match &mut self.pmi {
-            Some(server) => server,
-            none => {
-                let server = none.insert(PmiServer::default());
-                for space in &self.spaces {
-                    server.on(now, Event::Space(Arc::clone(space)), out);
-                }
-                server
+        self.pmi_server(now, out).on(now, Event::Opened { conn, proc }, out);
+    }
+
+    /// Somebody dialled in at the port for PMI, and is to say who it is: by `initack` for PMI-1, by `fullinit` for PMI-2.
+    pub fn pmi_accepted(&mut self, now: Duration, conn: Conn, out: &mut Vec<Action>) {
+        self.conns.insert(conn, Domain::Pmi);
+        self.pmi_server(now, out).on(now, Event::Accepted { conn, uid: None }, out);
+    }
+
+    /// This process may dial in there, and say it is this number.
+    pub fn pmi_expect(&mut self, now: Duration, id: u32, proc: ProcId, out: &mut Vec<Action>) {
+        self.pmi_server(now, out).expect(id, proc);
+    }
+
+    /// The process behind a stream of PMI, once it has said who it is.
+    #[must_use]
+    pub fn pmi_proc(&self, conn: Conn) -> Option<ProcId> {
+        self.pmi.as_ref()?.proc(conn).ok()
+    }
+
+    fn pmi_server(&mut self, now: Duration, out: &mut Vec<Action>) -> &mut PmiServer {
+        self.pmi.get_or_insert_with(|| {
+            let mut server = PmiServer::default();
+            for space in &self.spaces {
+                server.on(now, Event::Space(Arc::clone(space)), out);
             }
-        };
-        server.on(now, Event::Opened { conn, proc }, out);
+            server
+        })
     }
 
     /// Takes one event for the server it concerns; those that concern all go to all.

@@ -121,7 +121,7 @@ pub(super) const ROWS: &[Row] = &[
             t.job.job.pmi_port = true;
             Ok(())
         }),
-        "Offer PMI-1 on a TCP port of each host (PMI_PORT, PMI_ID) instead of PMI-1 and PMI-2 on an inherited descriptor (PMI_FD).",
+        "Offer PMI-1 and PMI-2 on a TCP port of each host (PMI_PORT, PMI_ID) instead of an inherited descriptor (PMI_FD).",
     ),
     row(
         T,

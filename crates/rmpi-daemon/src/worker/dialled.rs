@@ -109,8 +109,11 @@ impl Worker {
 
     /// One who dialled in has hung up.
     pub(super) fn dialled_end(&mut self, conn: Conn) {
-        if let Some(proc) = self.ported.as_mut().and_then(|p| p.gone(conn)) {
-            self.pmi_eof(proc);
+        if let Some(who) = self.ported.as_mut().and_then(|p| p.gone(conn)) {
+            match who {
+                Some(proc) => self.pmi_eof(proc),
+                None => self.tell_servers(Event::Eof { conn }),
+            }
             self.drain();
         }
         if self.door.as_mut().is_some_and(|d| d.streams.remove(&conn).is_some()) {

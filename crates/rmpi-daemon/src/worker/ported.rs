@@ -1,6 +1,6 @@
-//! PMI on a TCP port (`-pmi-port`): a client of MPICH's simple PMI dials `PMI_PORT`, says which rank it is by its
-//! `PMI_ID`, is told size and rank, and goes on as on an inherited descriptor. The port is on loopback, and a stream is
-//! let in when the kernel says that it is of our own user.
+//! PMI on a TCP port (`-pmi-port`): a client dials `PMI_PORT`, says to the server which rank it is by its `PMI_ID`, and
+//! goes on as on an inherited descriptor. The port is on loopback, and a stream is let in when the kernel says that it is
+//! of our own user.
 
 use super::Worker;
 use super::dialled::accept;
@@ -10,7 +10,7 @@ use crate::peer;
 use crate::prepare::PmiPort;
 use bytes::Bytes;
 use rmpi_pmi::api::Conn;
-use rmpi_types::{NodeLaunch, ProcId, Rank};
+use rmpi_types::{NodeLaunch, ProcId};
 use std::collections::HashMap;
 use std::io;
 use std::net::{Ipv4Addr, TcpListener};
@@ -18,46 +18,21 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, spawn_local};
 
-/// Bytes of a first line, at most.
-const MAX_LINE: usize = 1024;
-
 /// The port and who came through it.
 #[derive(Debug)]
 pub(super) struct Ported {
     port: u16,
-    worlds: Vec<World>,
+    /// The first number that no world has.
+    next: u32,
     accepting: AbortHandle,
     streams: HashMap<Conn, Stream>,
-}
-
-/// A namespace whose ranks may come through the port.
-#[derive(Clone, Copy, Debug)]
-struct World {
-    /// The `PMI_ID` of its rank 0: one port serves all worlds, and a client says nothing else of itself.
-    first: u32,
-    ns: ProcId,
-    size: u32,
-}
-
-/// Whose number that is, and the size of its world.
-fn meant(worlds: &[World], id: u32) -> Option<(ProcId, u32)> {
-    worlds.iter().find_map(|world| {
-        let rank = id.checked_sub(world.first).filter(|rank| *rank < world.size)?;
-        Some((ProcId { rank: Rank(rank), ..world.ns }, world.size))
-    })
 }
 
 #[derive(Debug)]
 struct Stream {
     requests: Requests,
-    who: Who,
-}
-
-#[derive(Debug)]
-enum Who {
-    /// It has said this much.
-    Unknown(Vec<u8>),
-    Rank(ProcId),
+    /// Once it has said so.
+    who: Option<ProcId>,
 }
 
 impl Drop for Ported {
@@ -67,10 +42,10 @@ impl Drop for Ported {
 }
 
 impl Ported {
-    /// Lets one more namespace's ranks in.
-    fn expect(&mut self, launch: &NodeLaunch) -> PmiPort {
-        let first = self.worlds.last().map_or(0, |w| w.first.saturating_add(w.size));
-        self.worlds.push(World { first, ns: launch.ns, size: launch.size });
+    /// Gives one more world its numbers: one port serves all, and a client says nothing else of itself.
+    fn number(&mut self, launch: &NodeLaunch) -> PmiPort {
+        let first = self.next;
+        self.next = first.saturating_add(launch.size);
         (self.port, first)
     }
 
@@ -91,12 +66,9 @@ impl Ported {
         self.streams.remove(&conn).map(|stream| stream.requests.finish()).is_some()
     }
 
-    /// A stream has ended: which rank's it was.
-    pub(super) fn gone(&mut self, conn: Conn) -> Option<ProcId> {
-        match self.streams.remove(&conn)?.who {
-            Who::Rank(proc) => Some(proc),
-            Who::Unknown(_) => None,
-        }
+    /// A stream has ended; whether it was one of these, and of a rank.
+    pub(super) fn gone(&mut self, conn: Conn) -> Option<Option<ProcId>> {
+        self.streams.remove(&conn).map(|stream| stream.who)
     }
 }
 
@@ -108,7 +80,7 @@ fn listen(inputs: mpsc::UnboundedSender<Input>) -> io::Result<Ported> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let taken = move |stream| drop(inputs.send(Input::PmiAccepted(stream)));
     let accepting = spawn_local(accept(listener, taken)).abort_handle();
-    Ok(Ported { port, worlds: Vec::new(), accepting, streams: HashMap::new() })
+    Ok(Ported { port, next: 0, accepting, streams: HashMap::new() })
 }
 
 impl Worker {
@@ -124,7 +96,10 @@ impl Worker {
             Some(ported) => ported,
             none => none.insert(listen(self.events.clone())?),
         };
-        Ok(Some(ported.expect(launch)))
+        let (port, first) = ported.number(launch);
+        let ids = launch.ranks.iter().map(|r| (first.saturating_add(r.rank.0), r.rank));
+        self.pmi_expect(ids.map(|(id, rank)| (id, ProcId { rank, ..launch.ns })).collect());
+        Ok(Some((port, first)))
     }
 
     /// Somebody dialled in.
@@ -146,84 +121,17 @@ impl Worker {
                 Heard::Request(..) | Heard::Gone(_) => Input::HungUp(conn),
             });
         });
-        ported.streams.insert(conn, Stream { requests, who: Who::Unknown(Vec::new()) });
+        ported.streams.insert(conn, Stream { requests, who: None });
+        self.pmi_accepted(conn);
     }
 
-    /// Words of one who dialled in: first who it is, then as of every rank.
+    /// Words of one who dialled in: the server learns from them who it is.
     pub(super) fn pmi_port_heard(&mut self, conn: Conn, bytes: Bytes) {
-        let Some(ported) = self.ported.as_mut() else { return };
-        let Some(stream) = ported.streams.get_mut(&conn) else { return };
-        let said = match &mut stream.who {
-            Who::Rank(proc) => {
-                let proc = *proc;
-                return self.pmi_bytes(proc, bytes);
-            }
-            Who::Unknown(said) => {
-                said.extend_from_slice(&bytes);
-                said
-            }
-        };
-        let Some(end) = said.iter().position(|&b| b == b'\n') else {
-            if said.len() > MAX_LINE {
-                ported.close(conn);
-            }
-            return;
-        };
-        let rest = said.split_off(end + 1);
-        let meant = introduced(&said[..end]).and_then(|id| meant(&ported.worlds, id));
-        let Some((proc, size)) = meant.filter(|(proc, _)| self.ranks.contains_key(proc)) else {
-            ported.close(conn);
-            return;
-        };
-        stream.who = Who::Rank(proc);
-        if !self.pmi_known(conn, proc) {
-            // A second stream of one rank.
-            if let Some(ported) = &mut self.ported {
-                ported.close(conn);
-            }
-            return;
+        let said = self.pmi_said(conn, bytes);
+        if let (Some(proc), Some(stream)) =
+            (said, self.ported.as_mut().and_then(|p| p.streams.get_mut(&conn)))
+        {
+            stream.who = Some(proc);
         }
-        let rank = proc.rank;
-        let told = format!("cmd=initack rc=0\ncmd=set size={size}\ncmd=set rank={rank}\ncmd=set debug=0\n");
-        if let Some(ported) = &self.ported {
-            ported.send(conn, told.into());
-        }
-        if !rest.is_empty() {
-            self.pmi_bytes(proc, rest.into());
-        }
-    }
-}
-
-/// The number in `cmd=initack pmiid=N`.
-fn introduced(line: &[u8]) -> Option<u32> {
-    let mut words = std::str::from_utf8(line).ok()?.split_ascii_whitespace();
-    if words.next() != Some("cmd=initack") {
-        return None;
-    }
-    words.find_map(|w| w.strip_prefix("pmiid=")).and_then(|id| id.parse().ok())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_client_says_its_number() {
-        assert_eq!(introduced(b"cmd=initack pmiid=3"), Some(3));
-        assert_eq!(introduced(b"cmd=initack host=n1 pmiid=4 "), Some(4));
-        for wrong in [&b""[..], b"cmd=init pmiid=3", b"cmd=initack", b"cmd=initack pmiid=-1", b"\xff"] {
-            assert_eq!(introduced(wrong), None);
-        }
-    }
-    #[test]
-    fn numbers_tell_the_ranks_of_several_worlds_apart() {
-        let child = ProcId { ns: rmpi_types::Namespace(1), ..ProcId::first(0) };
-        let worlds =
-            [World { first: 0, ns: ProcId::first(0), size: 3 }, World { first: 3, ns: child, size: 2 }];
-        assert_eq!(meant(&worlds, 2), Some((ProcId::first(2), 3)));
-        assert_eq!(meant(&worlds, 3), Some((child, 2)));
-        assert_eq!(meant(&worlds, 4), Some((ProcId { rank: Rank(1), ..child }, 2)));
-        assert_eq!(meant(&worlds, 5), None);
-        assert_eq!(meant(&[], 0), None);
     }
 }

@@ -109,15 +109,28 @@ impl Worker {
         self.drain();
     }
 
-    /// A rank dialled in at the port; false when it has a stream already.
-    pub(super) fn pmi_known(&mut self, conn: Conn, proc: ProcId) -> bool {
-        if self.serving.by_proc.contains_key(&proc) {
-            return false;
+    /// These processes may dial in at the port with these numbers.
+    pub(super) fn pmi_expect(&mut self, ids: Vec<(u32, ProcId)>) {
+        self.with_servers(|servers, now, out| {
+            ids.into_iter().for_each(|(id, proc)| servers.pmi_expect(now, id, proc, out));
+        });
+    }
+
+    /// Somebody dialled in at the port.
+    pub(super) fn pmi_accepted(&mut self, conn: Conn) {
+        self.with_servers(|servers, now, out| servers.pmi_accepted(now, conn, out));
+    }
+
+    /// Words of one who dialled in there; who it is, once it has said so.
+    pub(super) fn pmi_said(&mut self, conn: Conn, bytes: Bytes) -> Option<ProcId> {
+        self.with_servers(|servers, now, out| servers.on(now, Event::Bytes { conn, bytes }, out));
+        let proc = self.serving.servers.pmi_proc(conn);
+        if let Some(proc) = proc {
+            self.serving.conns.insert(conn, proc);
+            self.serving.by_proc.insert(proc, conn);
         }
-        self.serving.conns.insert(conn, proc);
-        self.serving.by_proc.insert(proc, conn);
-        self.with_servers(|servers, now, out| servers.pmi_opened(now, conn, proc, out));
-        true
+        self.drain();
+        proc
     }
 
     /// A rank's socket ended.
@@ -178,7 +191,11 @@ impl Worker {
                     return;
                 }
                 let dialled = self.ported.as_mut().is_some_and(|p| p.close(conn));
-                if let Some(proc) = self.serving.conns.remove(&conn) {
+                let known = self.serving.conns.remove(&conn);
+                if dialled && known.is_none() {
+                    return tracing::warn!(why, "a stranger at the port for PMI");
+                }
+                if let Some(proc) = known {
                     self.serving.by_proc.remove(&proc);
                     if dialled {
                         tracing::debug!(?proc, "PMI stream closed");

@@ -238,7 +238,7 @@ impl PmiServer {
     }
 
     /// The process behind a stream.
-    fn proc(&self, conn: Conn) -> Result<ProcId, String> {
+    pub(crate) fn proc(&self, conn: Conn) -> Result<ProcId, String> {
         self.clients
             .get(&conn)
             .and_then(|c| c.proc)

@@ -199,7 +199,7 @@ fn a_port_is_entered_by_number_once() {
     let mut s = server(&[&[0, 1]], 0);
     s.expect(4711, ProcId::first(1));
     feed(&mut s, Event::Eof { conn: Conn(1) });
-    for conn in [10, 11, 12] {
+    for conn in [10, 11, 12, 13, 14] {
         feed(&mut s, Event::Accepted { conn: Conn(conn), uid: None });
     }
     let out = say(&mut s, 10, b"cmd=initack pmiid=4711\n");
@@ -210,6 +210,18 @@ fn a_port_is_entered_by_number_once() {
     );
     let stranger = say(&mut s, 12, b"cmd=get_maxes\n");
     assert!(matches!(&stranger[..], [Action::Close { .. }]));
+    // PMI-2 says its number in its second message, MPICH's under one name and Slurm's library under another.
+    s.expect(4710, ProcId::first(0));
+    feed(&mut s, Event::Eof { conn: Conn(0) });
+    for conn in [13, 14] {
+        let hello = say(&mut s, conn, b"cmd=init pmi_version=2 pmi_subversion=0\n");
+        assert!(said(&hello, conn).starts_with("cmd=response_to_init pmi_version=2"));
+    }
+    let full = say(&mut s, 13, v2("cmd=fullinit;srcid=4710;threaded=FALSE;").as_bytes());
+    assert!(said(&full, 13).contains("fullinit-response;pmi-version=2;pmi-subversion=0;rank=0;size=2;"));
+    assert!(full.contains(&Action::Hello { proc: ProcId::first(0) }));
+    let twice = say(&mut s, 14, v2("cmd=fullinit;pmirank=4710;threaded=FALSE;").as_bytes());
+    assert!(matches!(&twice[..], [Action::Close { .. }]));
 }
 
 #[test]
