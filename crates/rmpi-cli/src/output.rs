@@ -56,10 +56,17 @@ pub(crate) fn output(target: &mut Target<'_>, text: &OsStr) -> Set {
             "xml" => output.tag = Tag::Xml,
             _ => {
                 let value = value.filter(|v| !v.is_empty()).ok_or_else(|| format!("{item}= needs a path"))?;
-                let (path, nocopy) = copied(value);
+                let (path, nocopy, pattern) = qualified(value);
                 let path = target.sources.cwd.join(OsStr::from_bytes(path));
-                let layout =
-                    if item == "dir" { FileLayout::OpenMpi5(path) } else { FileLayout::Prefix(path) };
+                let layout = match (item, pattern) {
+                    ("dir", true) => return Err("pattern goes with file=".into()),
+                    ("dir", false) => FileLayout::OpenMpi5(path),
+                    (_, false) => FileLayout::Prefix(path),
+                    (_, true) => {
+                        let text = path.to_str().ok_or("a pattern must be UTF-8")?;
+                        FileLayout::Pattern(crate::pattern::of_file(text)?)
+                    }
+                };
                 target.job.job.output.files = Some(Files { layout, nocopy });
             }
         }
@@ -84,10 +91,19 @@ fn qualifiers(target: &mut Target<'_>, text: &str) -> Set {
     Ok(())
 }
 
-/// A path without its `:nocopy`, and whether it had that.
-fn copied(path: &[u8]) -> (&[u8], bool) {
-    let at = path.len().saturating_sub(b":nocopy".len());
-    if path[at..].eq_ignore_ascii_case(b":nocopy") { (&path[..at], true) } else { (path, false) }
+/// A path without its `:nocopy` and `:pattern`, and whether it had them.
+fn qualified(mut path: &[u8]) -> (&[u8], bool, bool) {
+    let (mut nocopy, mut pattern) = (false, false);
+    loop {
+        let at = path.iter().rposition(|&b| b == b':').unwrap_or(path.len());
+        let seen = match &path[at..] {
+            word if word.eq_ignore_ascii_case(b":nocopy") => &mut nocopy,
+            word if word.eq_ignore_ascii_case(b":pattern") => &mut pattern,
+            _ => return (path, nocopy, pattern),
+        };
+        *seen = true;
+        path = &path[..at];
+    }
 }
 
 /// `--output-filename D[:nocopy|:nojobid,…]`; relative directories are meant on the launcher. With

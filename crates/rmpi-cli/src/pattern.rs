@@ -46,6 +46,30 @@ pub(crate) fn read(text: &str) -> Result<Vec<Piece>, String> {
     Ok(pieces)
 }
 
+/// Open MPI 5's pattern of a file name: `%n` the job's name, `%r` the rank.
+pub(crate) fn of_file(text: &str) -> Result<Vec<Piece>, String> {
+    let mut pieces = Vec::new();
+    let mut parts = text.split('%');
+    let mut plain = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let piece = match part.chars().next() {
+            Some('n') => Piece::Namespace,
+            Some('r') => Piece::Rank,
+            other => {
+                let letter = other.map(String::from).unwrap_or_default();
+                return Err(format!(
+                    "'%{letter}' is not known in a file's pattern: %n is the job, %r the rank"
+                ));
+            }
+        };
+        pieces.push(Piece::Text(std::mem::take(&mut plain)));
+        pieces.push(piece);
+        part[1..].clone_into(&mut plain);
+    }
+    pieces.push(Piece::Text(plain));
+    Ok(pieces)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

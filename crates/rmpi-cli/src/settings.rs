@@ -283,6 +283,7 @@ fn layout_text(layout: &FileLayout) -> String {
                 Streams(tee)
             )
         }
+        FileLayout::Pattern(pieces) => format!("{pieces:?}.stdout"),
         FileLayout::Patterns { out, err } => format!("stdout {out:?} stderr {err:?}"),
     }
 }

@@ -67,6 +67,11 @@ impl FileLayout {
                 let place = dir.join(of.host).join(format!("attempt_{attempt}"));
                 place.join(of.local.to_string()).join(format!("{name}.log"))
             }
+            Self::Pattern(pieces) => {
+                let mut path = Vec::new();
+                Piece::fill(pieces, of, "", &mut path);
+                format!("{}.{name}", String::from_utf8_lossy(&path)).into()
+            }
             Self::Patterns { out, err } => {
                 let pieces = if stderr { err.as_ref() } else { out.as_ref() };
                 let mut path = Vec::new();
@@ -100,6 +105,7 @@ impl Piece {
                 Self::Node => write!(out, "{}", of.node),
                 Self::Host => write!(out, "{}", of.host),
                 Self::Time => write!(out, "{time}"),
+                Self::Namespace => write!(out, "{}", of.namespace),
             };
             debug_assert!(written.is_ok(), "a Vec takes every write");
         }
@@ -127,6 +133,8 @@ mod tests {
             out: Some(vec![Piece::Text("/d/".into()), Piece::Host, Piece::Text(".".into()), Piece::Rank]),
             err: None,
         };
+        let five = vec![Piece::Text("/d/".into()), Piece::Namespace, Piece::Text(".".into()), Piece::Rank];
+        let five = FileLayout::Pattern(five);
         let (first, second) = (("n1", 0), ("n2", 1));
         for (layout, size, merge, (host, node), rank, stderr, path) in [
             (four(false), 11, false, first, 0, false, Some("/d/1/rank.00/stdout")),
@@ -140,6 +148,8 @@ mod tests {
             (torch, 2, false, second, 9, true, Some("/d/n2/attempt_3/0/stderr.log")),
             (patterns.clone(), 2, false, second, 10, false, Some("/d/n2.10")),
             (patterns, 2, false, second, 10, true, None),
+            (five.clone(), 2, false, first, 1, true, Some("/d/job@1.1.stderr")),
+            (five, 2, true, first, 1, true, Some("/d/job@1.1.stdout")),
         ] {
             let local = if node == 0 { rank } else { rank - 9 };
             let of = Writer { proc: ProcId::first(rank), host, node, local, namespace: "job@1" };

@@ -88,6 +88,8 @@ pub enum Piece {
     Host,
     /// `%t`: the time.
     Time,
+    /// Open MPI 5's `%n`: the job's name.
+    Namespace,
 }
 
 /// Output files.
@@ -131,6 +133,8 @@ pub enum FileLayout {
         /// Of standard error.
         err: Option<Vec<Piece>>,
     },
+    /// Open MPI 5's `--output file=PATTERN:pattern`: with `.stdout` and `.stderr` behind.
+    Pattern(Vec<Piece>),
 }
 
 /// Streams by local rank: 0 none, 1 standard output, 2 standard error, 3 both.

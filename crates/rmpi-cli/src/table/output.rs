@@ -55,7 +55,8 @@ pub(super) const ROWS: &[Row] = &[
         "LIST",
         Act::Os(|t, list| output::output(t, &list)),
         "Open MPI 5's list: tag, tag-detailed, tag-fullname, timestamp, merge-stderr-to-stdout, xml, dir=DIR and \
-         file=PREFIX, these with :nocopy for files only; and json, one object a line.",
+         file=PREFIX, these with :nocopy for files only, file= with :pattern for a name with %n (job) and %r (rank); and \
+         json, one object a line.",
     ),
     row(
         T,
