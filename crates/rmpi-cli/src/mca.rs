@@ -88,6 +88,8 @@ const KEYS: &[(&str, Use)] = &[
     ("mca_base_envar_file_prefix", Use::Option("tune")),
     ("btl_tcp_port_min_v4", Use::Call(port_min)),
     ("btl_tcp_port_range_v4", Use::Call(port_count)),
+    ("btl_tcp_sndbuf", Use::Call(send_buffer)),
+    ("btl_tcp_rcvbuf", Use::Call(receive_buffer)),
     ("oob_tcp_static_ipv4_ports", Use::Call(control_ports)),
     ("oob_tcp_dynamic_ipv4_ports", Use::Call(control_ports)),
 ];
@@ -285,6 +287,21 @@ fn port_min(t: &mut Target<'_>, text: &str) -> Set {
 
 fn port_count(t: &mut Target<'_>, text: &str) -> Set {
     t.job.port_count = Some(port(text)?);
+    Ok(())
+}
+
+fn send_buffer(t: &mut Target<'_>, text: &str) -> Set {
+    buffer(t, "RMPI_TCP_SNDBUF", text)
+}
+
+fn receive_buffer(t: &mut Target<'_>, text: &str) -> Set {
+    buffer(t, "RMPI_TCP_RCVBUF", text)
+}
+
+/// Tells our own ranks, too; 0 and less is the kernel's choice.
+fn buffer(t: &mut Target<'_>, variable: &str, text: &str) -> Set {
+    let bytes: i64 = text.trim().parse().map_err(|_| format!("'{text}' is not a number"))?;
+    t.job.env.set.push((variable.into(), Some(bytes.max(0).to_string().into())));
     Ok(())
 }
 

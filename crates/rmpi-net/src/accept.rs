@@ -6,9 +6,10 @@
 
 use crate::auth::{self, Answer, HELLO_LEN, Hello, JobKey, PROOF_LEN, Route};
 use crate::dial::Dial;
-use crate::link::{Link, TcpLink};
+use crate::link::{Buffers, Link, TcpLink};
 use crate::quic::{QuicArrival, QuicRail};
 use crate::tls::Security;
+use socket2::SockRef;
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -51,6 +52,7 @@ pub struct Acceptor {
     turned_away: u64,
     security: Option<Security>,
     quic: Option<QuicRail>,
+    buffers: Buffers,
 }
 
 /// A connection whose dialler has proven who it is, waiting for the verdict.
@@ -110,7 +112,23 @@ impl Acceptor {
     ) -> io::Result<Self> {
         listeners.iter().try_for_each(|l| l.set_nonblocking(true))?;
         let me = Route { namespace, epoch, from: rank, to: rank };
-        Ok(Self { listeners, pending: VecDeque::new(), key, me, turned_away: 0, security: None, quic: None })
+        Ok(Self {
+            listeners,
+            pending: VecDeque::new(),
+            key,
+            me,
+            turned_away: 0,
+            security: None,
+            quic: None,
+            buffers: Buffers::default(),
+        })
+    }
+
+    /// Gives TCP connections buffers of these sizes.
+    #[must_use]
+    pub fn buffers(mut self, buffers: Buffers) -> Self {
+        self.buffers = buffers;
+        self
     }
 
     /// Encrypts every connection: the dialler must hold the key that the table gives for its rank.
@@ -133,7 +151,9 @@ impl Acceptor {
         let route = Route { to, ..self.me };
         match &self.quic {
             Some(rail) => Dial::quic(rail, route, addresses, now),
-            None => Dial::new(self.key.clone(), route, addresses, now).secured(self.security.clone()),
+            None => Dial::new(self.key.clone(), route, addresses, now)
+                .secured(self.security.clone())
+                .buffers(self.buffers),
         }
     }
 
@@ -182,7 +202,8 @@ impl Acceptor {
             for _ in 0..MAX_ACCEPTS {
                 // Any error, also a full descriptor table: nothing to take now, the next poll tries again.
                 let Ok((stream, _)) = listener.accept() else { break };
-                if stream.set_nonblocking(true).is_err() || stream.set_nodelay(true).is_err() {
+                let sized = self.buffers.apply(SockRef::from(&stream));
+                if sized.and(stream.set_nonblocking(true)).and(stream.set_nodelay(true)).is_err() {
                     continue;
                 }
                 if self.pending.len() >= MAX_PENDING {

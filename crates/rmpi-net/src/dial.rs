@@ -7,10 +7,10 @@
 
 use crate::accept::fill;
 use crate::auth::{self, ANSWER_LEN, Answer, Hello, JobKey, Route};
-use crate::link::{Link, TcpLink};
+use crate::link::{Buffers, Link, TcpLink};
 use crate::quic::{QuicDial, QuicRail, QuicStep};
 use crate::tls::Security;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -104,6 +104,7 @@ struct TcpDial {
     attempts: Vec<Attempt>,
     last: Option<(SocketAddr, io::Error)>,
     security: Option<Security>,
+    buffers: Buffers,
 }
 
 impl Dial {
@@ -122,7 +123,16 @@ impl Dial {
             attempts: Vec::new(),
             last: None,
             security: None,
+            buffers: Buffers::default(),
         })))
+    }
+
+    /// With buffers of these sizes; of TCP connections only.
+    pub(crate) fn buffers(mut self, buffers: Buffers) -> Self {
+        if let Effort::Tcp(dial) = &mut self.0 {
+            dial.buffers = buffers;
+        }
+        self
     }
 
     /// The same over QUIC.
@@ -252,7 +262,7 @@ impl TcpDial {
             }
             let address = self.addresses[self.next];
             self.next += 1;
-            match connect(address) {
+            match connect(address, self.buffers) {
                 Ok(stream) => {
                     self.attempts.push(Attempt { stream, address, since: now, stage: Stage::Connecting });
                     self.next_at = now + PATIENCE;
@@ -264,10 +274,11 @@ impl TcpDial {
     }
 }
 
-fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+fn connect(address: SocketAddr, buffers: Buffers) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
     socket.set_tcp_nodelay(true)?;
+    buffers.apply(SockRef::from(&socket))?;
     match socket.connect(&address.into()) {
         Ok(()) => {}
         Err(e) if e.raw_os_error() == Some(nix::libc::EINPROGRESS) => {}

@@ -54,6 +54,27 @@ pub trait Link: Send + std::fmt::Debug {
     fn rail(&self) -> &'static str;
 }
 
+/// Sizes of a TCP connection's buffers in the kernel, bytes; `None` leaves them to its tuning, which is right unless
+/// much is under way on a path of long delay. It gives twice what is asked for (`socket(7)`), up to its limits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Buffers {
+    /// For what was sent and is not acknowledged.
+    pub send: Option<usize>,
+    /// For what has arrived and was not read.
+    pub receive: Option<usize>,
+}
+
+impl Buffers {
+    /// Gives a socket these sizes; best before it is connected.
+    ///
+    /// # Errors
+    /// What the kernel says to the options.
+    pub(crate) fn apply(self, socket: SockRef<'_>) -> io::Result<()> {
+        self.send.map_or(Ok(()), |bytes| socket.set_send_buffer_size(bytes))?;
+        self.receive.map_or(Ok(()), |bytes| socket.set_recv_buffer_size(bytes))
+    }
+}
+
 /// A link over a connected TCP socket.
 #[derive(Debug)]
 pub struct TcpLink(TcpStream);

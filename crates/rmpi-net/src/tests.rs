@@ -60,6 +60,23 @@ fn two_ranks_meet_and_talk() {
 }
 
 #[test]
+fn buffers_have_the_sizes_asked_for() {
+    let sizes = Buffers { send: Some(64 << 10), receive: Some(32 << 10) };
+    let (a, addr) = acceptor(1, 9);
+    let mut d = acceptor(0, 9).0.buffers(sizes).dial(1, vec![addr], Instant::now());
+    let (x, y) = meet(&mut a.buffers(sizes), &mut d, LONG).unwrap();
+    for link in [x, y] {
+        let socket = link.fd();
+        let socket = socket2::SockRef::from(&socket);
+        // The kernel counts its own needs in.
+        assert_eq!(
+            (socket.send_buffer_size().unwrap(), socket.recv_buffer_size().unwrap()),
+            (128 << 10, 64 << 10)
+        );
+    }
+}
+
+#[test]
 fn a_wrong_address_is_passed_over() {
     // The first address accepts and says nothing, the second closes, the third is another rank's, the fourth right.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -9,7 +9,7 @@ use crate::options::Options;
 use crate::shown;
 use rmpi_coll::select::{Layout, Overrides, Selector};
 use rmpi_core::{Config, Engine, Helper};
-use rmpi_net::{Acceptor, Identity, JobKey, Peers as _, QuicRail, Route, Security};
+use rmpi_net::{Acceptor, Buffers, Identity, JobKey, Peers as _, QuicRail, Route, Security};
 use rmpi_shm::Segment;
 use rmpi_types::{BadCosts, Costs, DataPlane, NodeIdx, Rank, Transport};
 use rmpi_wire::boot::BootBlock;
@@ -122,6 +122,20 @@ fn costs() -> Result<Costs, InitError> {
         Err(e @ VarError::NotUnicode(_)) => Err(e.to_string()),
     }
     .map_err(|what| InitError::Environment { name: Costs::VARIABLE, what })
+}
+
+/// The sizes of sockets' buffers in the environment; 0 is the kernel's own, as in Open MPI.
+fn buffers() -> Result<Buffers, InitError> {
+    let size = |name| match std::env::var(name) {
+        Ok(text) => match text.trim().parse::<usize>() {
+            Ok(bytes) => Ok((bytes > 0).then_some(bytes)),
+            Err(_) => {
+                Err(InitError::Environment { name, what: format!("{text:?}, which is no number of bytes") })
+            }
+        },
+        Err(_) => Ok(None),
+    };
+    Ok(Buffers { send: size("RMPI_TCP_SNDBUF")?, receive: size("RMPI_TCP_RCVBUF")? })
 }
 
 /// What the launcher was told of the data plane, under what the program chooses.
@@ -293,7 +307,8 @@ impl World {
         let acceptor = Acceptor::new(vec![listener], key, namespace.0, epoch.0, rank)
             .map_err(|source| InitError::Descriptor { name: "listen", source })?
             .secured(security)
-            .over_quic(rail);
+            .over_quic(rail)
+            .buffers(buffers()?);
         let engine =
             Engine::new(config, Box::new(table.clone()), Some(acceptor)).map_err(InitError::System)?;
         let kvs = Kvs::new(daemon).map_err(|e| InitError::System(std::io::Error::other(e)))?;
