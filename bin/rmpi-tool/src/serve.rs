@@ -176,8 +176,8 @@ impl Serve {
             }
         };
         tokio::select! {
-            () = ended => {}
-            () = tokio::time::sleep(FAREWELL) => {}
+            // Ended or not: the pod has no more time.
+            _ = tokio::time::timeout(FAREWELL, ended) => {}
             _ = terminate.recv() => {}
         }
         Ok(())
