@@ -50,6 +50,21 @@ pub enum Kind {
     Exscan,
 }
 
+impl Kind {
+    /// Whether members' data are combined.
+    pub(super) fn combines(&self) -> bool {
+        matches!(
+            self,
+            Self::Reduce { .. }
+                | Self::Allreduce
+                | Self::AllreduceShared { .. }
+                | Self::ReduceScatter
+                | Self::Scan
+                | Self::Exscan
+        )
+    }
+}
+
 /// Bytes of the members' blocks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Lens {
@@ -167,15 +182,7 @@ impl Call {
 
     /// Whether what is taken is combined, not copied.
     pub(super) fn combines(&self) -> bool {
-        matches!(
-            self.kind,
-            Kind::Reduce { .. }
-                | Kind::Allreduce
-                | Kind::AllreduceShared { .. }
-                | Kind::ReduceScatter
-                | Kind::Scan
-                | Kind::Exscan
-        )
+        self.kind.combines()
     }
 
     /// Bytes that member `r` gives.

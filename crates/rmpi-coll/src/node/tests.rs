@@ -177,16 +177,8 @@ fn case(n: usize, p: usize, words: usize, which: usize, random: &mut Random) -> 
         Kind::Allgather | Kind::ReduceScatter => lens,
         _ => Lens::Each(8 * words),
     };
-    let reducer = matches!(
-        kind,
-        Kind::Reduce { .. }
-            | Kind::Allreduce
-            | Kind::AllreduceShared { .. }
-            | Kind::ReduceScatter
-            | Kind::Scan
-            | Kind::Exscan
-    )
-    .then(|| if user { composition() } else { Reducer::Builtin(DataType::U64, Op::Sum) });
+    let reducer =
+        kind.combines().then(|| if user { composition() } else { Reducer::Builtin(DataType::U64, Op::Sum) });
     let digest = u32::try_from(n * 31 + which).unwrap();
     Case { call: Call { kind, digest, lens, reducer }, inputs, outputs, want }
 }
