@@ -98,6 +98,8 @@ pub(crate) struct Tx {
     pub(crate) queue: VecDeque<Item>,
     /// A small message went out since the last progress: further ones are gathered.
     pub(crate) burst: bool,
+    /// The peer takes nothing more; what it sent before is still to be read.
+    pub(crate) closed: bool,
     pub(crate) sequence: u32,
     pub(crate) spare: Vec<u8>,
 }

@@ -27,8 +27,14 @@ const PUMP_BUDGET: usize = 4 << 20;
 /// Why a link ended.
 pub(crate) type Cause = Arc<str>;
 
-fn cause(e: &io::Error) -> Cause {
-    format!("sending failed: {e}").into()
+/// What a failed send means. A peer that has closed may have said something before: that is read first, and the end
+/// of the stream then ends the link.
+fn failed(conn: &mut Conn, e: &io::Error) -> Result<(), Cause> {
+    if matches!(e.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) {
+        conn.tx.closed = true;
+        return Ok(());
+    }
+    Err(format!("sending failed: {e}").into())
 }
 
 /// The length of the next piece of a message of `total` bytes of which `sent` are sent.
@@ -52,7 +58,10 @@ impl Core {
         let sent = match send_whole(link.as_mut(), &mut conn.tx.spare, header, buf.bytes()) {
             Ok(n) => n,
             Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => 0,
-            Err(e) => return Err(cause(&e)),
+            Err(e) => {
+                failed(conn, &e)?;
+                0
+            }
         };
         if sent == HEADER_LEN + len {
             self.complete(id, Ok(status));
@@ -83,7 +92,7 @@ impl Core {
             return self.local_pump(conn);
         }
         let mut moved = 0;
-        while moved < PUMP_BUDGET && !conn.tx.queue.is_empty() {
+        while moved < PUMP_BUDGET && !conn.tx.queue.is_empty() && !conn.tx.closed {
             if conn.link.is_none() {
                 return Ok(false);
             }
@@ -96,7 +105,7 @@ impl Core {
                     }
                 }
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
-                Err(e) => return Err(cause(&e)),
+                Err(e) => failed(conn, &e)?,
             }
         }
         if moved > 0 || !conn.tx.queue.is_empty() {

@@ -72,6 +72,30 @@ fn a_death_in_the_middle_of_a_message_is_named_and_the_others_go_on() {
 }
 
 #[test]
+fn a_failed_send_to_a_rank_that_has_finished_loses_nothing_of_what_it_sent() {
+    for rail in [Rail::Tcp, Rail::Tls, Rail::Quic] {
+        let mut engines = engines_over(rail, 2, true).0.into_iter();
+        let (e0, e1) = (engines.next().unwrap(), engines.next().unwrap());
+        let sender = std::thread::spawn(move || {
+            for tag in 0..20 {
+                e0.send(to(1, tag), &[tag as u8; 1000]).unwrap();
+            }
+            assert!(e0.finish(Duration::from_secs(20)));
+        });
+        let mut buf = [99; 1000];
+        e1.recv(&from(0, 0), &mut buf).unwrap();
+        sender.join().unwrap();
+        // The first of these may still be taken by the kernel.
+        let fault = (0..1_000_000).find_map(|_| e1.send(to(0, 1), &[0]).err()).unwrap();
+        assert!(lost(&fault, 0), "{fault}");
+        for tag in 1..20 {
+            e1.recv(&from(0, tag), &mut buf).unwrap();
+            assert!(buf == [tag as u8; 1000], "{rail:?}: message {tag}");
+        }
+    }
+}
+
+#[test]
 fn what_a_rank_sent_before_it_finished_is_received_and_what_it_did_not_send_is_an_error() {
     ranks(2, |me, e| {
         if me == 1 {

@@ -302,17 +302,26 @@ impl Link for TlsLink {
 
     fn recv(&mut self, parts: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
         let mut into = Scatter { parts, index: 0, at: 0, put: 0 };
-        self.flush()?;
+        match self.flush() {
+            // A peer that takes nothing more may have said something before.
+            Err(e) if matches!(e.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {}
+            flushed => drop(flushed?),
+        }
         let (n, _) = into.put(&self.plain[self.plain_at..]);
         self.plain_at += n;
         if self.plain_at == self.plain.len() {
             (self.plain, self.plain_at) = (Vec::new(), 0);
             let mut more = true;
             loop {
-                match self.open(&mut |record| into.put(record)) {
-                    Ok(Stop::Hungry) if more && !into.full() && !self.ended => more = self.fetch()?,
-                    Ok(_) => break,
-                    // What came whole before is still good; the session says the same again next time.
+                let opened = self.open(&mut |record| into.put(record));
+                let stop = match opened {
+                    Ok(Stop::Hungry) if more && !into.full() && !self.ended => self.fetch().map(Some),
+                    other => other.map(|_| None),
+                };
+                match stop {
+                    Ok(Some(again)) => more = again,
+                    Ok(None) => break,
+                    // What came whole before is still good; session and socket say the same again next time.
                     Err(_) if into.put > 0 => break,
                     Err(e) => return Err(e),
                 }
