@@ -4,6 +4,7 @@ mod bench;
 mod build;
 mod contract;
 mod demo;
+mod failures;
 mod frameworks;
 mod fuzz;
 mod group;

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, ExitStatus};
 use std::time::Instant;
 
 /// One line on standard error.
@@ -36,7 +36,12 @@ pub(crate) fn run(name: &str, command: &mut Command) -> Result<(), String> {
     let start = Instant::now();
     let status = command.status().map_err(|e| format!("{name}: {:?}: {e}", command.get_program()))?;
     say(&format!("xtask: {name}: {:.1} s", start.elapsed().as_secs_f64()));
-    if status.success() { Ok(()) } else { Err(format!("xtask: {name} failed ({status}): {command:?}")) }
+    if status.success() { Ok(()) } else { Err(failed(name, status, command)) }
+}
+
+/// The line that names a stage whose command failed.
+pub(crate) fn failed(name: &str, status: ExitStatus, command: &Command) -> String {
+    format!("xtask: {name} failed ({status}): {command:?}")
 }
 
 /// Whether we are root.

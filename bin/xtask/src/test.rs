@@ -2,7 +2,7 @@
 
 use crate::group::OneGroup;
 use crate::stage::{self, cargo, have, is_root, say};
-use crate::{build, mpi};
+use crate::{build, failures, mpi};
 use std::process::Command;
 
 /// What tests use: a program to look for, the Debian packages that have it and what it needs, and what is skipped
@@ -36,7 +36,7 @@ pub(crate) fn run(long: bool) -> Result<(), String> {
     if long {
         tests.env("RMPI_LONG", "1");
     }
-    stage::run("tests", &mut tests)?;
+    failures::run("tests", &mut tests)?;
     models()
 }
 
@@ -45,7 +45,7 @@ fn models() -> Result<(), String> {
     let mut models = cargo(&["test", "--locked", "--profile", "fast", "--lib"]);
     models.args(["-p", "rmpi-shm", "-p", "rmpi-coll", "models"]);
     models.env("RUSTFLAGS", "--cfg loom").env("CARGO_TARGET_DIR", stage::target().join("loom"));
-    stage::run("models", &mut models)
+    failures::run("models", &mut models)
 }
 
 /// Installs what is missing when we may, else says what will be skipped.
