@@ -96,6 +96,49 @@ impl Builder {
         }
     }
 
+    /// Does what `inner` does: its rank r is `peers[r]` here, and its input and output are these regions, which may
+    /// be one only where `inner` works in place. Returns its steps.
+    ///
+    /// # Panics
+    /// When `inner` uses more of its buffers, or other ranks, than it is given: a mistake in an algorithm.
+    pub fn embed(&mut self, inner: &Schedule, peers: &[u32], input: Region, output: Region) -> Vec<StepId> {
+        let scratch = self.scratch(inner.scratch_len());
+        let place = |r: Region| match r.buffer {
+            Buffer::Input => input.part(r.offset, r.len),
+            Buffer::Output => output.part(r.offset, r.len),
+            Buffer::Scratch => scratch.part(r.offset, r.len),
+        };
+        let here: Vec<Option<StepId>> = inner
+            .steps()
+            .iter()
+            .map(|&action| match action {
+                Action::Send { peer, data, .. } => {
+                    Some(self.message(peers[peer as usize], place(data), true))
+                }
+                Action::Recv { peer, into, .. } => {
+                    Some(self.message(peers[peer as usize], place(into), false))
+                }
+                Action::Reduce { dst, src } => {
+                    let (dst, src) = (place(dst), place(src));
+                    Some(self.push(Action::Reduce { dst, src }, Some(src), Some(dst)))
+                }
+                Action::Copy { dst, src } => {
+                    let (dst, src) = (place(dst), place(src));
+                    (dst != src).then(|| self.push(Action::Copy { dst, src }, Some(src), Some(dst)))
+                }
+            })
+            .collect();
+        // What bytes demand is found again; what was ordered beyond that is only here.
+        for (step, &earlier) in here.iter().enumerate() {
+            for &later in inner.dependents(step) {
+                if let (Some(earlier), Some(later)) = (earlier, here[later as usize]) {
+                    self.order(earlier, later);
+                }
+            }
+        }
+        here.into_iter().flatten().collect()
+    }
+
     /// Makes `later` wait for `earlier` beyond what their bytes demand.
     ///
     /// # Panics

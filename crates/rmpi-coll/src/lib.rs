@@ -4,7 +4,7 @@
 //! team (rank, number of ranks) and sizes to a [`Schedule`]: a small graph of sends, receives, reductions and
 //! copies over named regions. [`Run`] walks a schedule over any [`Fabric`] without ever blocking, so blocking
 //! and non-blocking collectives, tests and simulators share one code. [`kernels`] reduce bytes of a known
-//! type. [`select`] chooses among algorithms by a cost model that can be inspected and overridden.
+//! type. [`levels`] composes the algorithms where ranks share nodes. [`select`] chooses among algorithms by a cost model that can be inspected and overridden.
 //!
 //! **Determinism.** The bits of a result depend on the inputs, the number of ranks and the algorithm; never on
 //! timing, segment size or arrival order. The choice of algorithm depends only on sizes and the layout of
@@ -16,6 +16,7 @@ pub mod algo;
 mod builder;
 mod hazards;
 pub mod kernels;
+pub mod levels;
 pub mod node;
 mod run;
 mod schedule;

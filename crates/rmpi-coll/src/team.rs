@@ -209,6 +209,17 @@ impl Blocks {
         self.ends.windows(2).map(|w| w[1] - w[0]).max().unwrap_or(0)
     }
 
+    /// Elements of the block of `rank`.
+    pub(crate) fn count(&self, rank: u32) -> usize {
+        self.of(Buffer::Input, rank).len / self.elem
+    }
+
+    /// The block of `rank` in a region that holds all blocks.
+    pub(crate) fn within(&self, all: Region, rank: u32) -> Region {
+        let block = self.of(all.buffer, rank);
+        all.part(block.offset, block.len)
+    }
+
     /// The block of `rank` in `buffer`.
     ///
     /// # Panics

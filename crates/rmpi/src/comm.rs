@@ -54,7 +54,7 @@ impl Shared {
     fn sharing(&self, size: usize) -> Sharing {
         match (&self.node, &self.levels) {
             (Some(node), _) if node.ranks.len() == size => Sharing::All,
-            (_, Some(levels)) => Sharing::Nodes { in_order: levels.in_order },
+            (_, Some(levels)) => Sharing::Nodes { in_order: levels.nodes.in_order() },
             _ => Sharing::Nothing,
         }
     }

@@ -17,7 +17,7 @@ mod reduce_scatter;
 mod scan;
 mod scatter;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod tree;
 
 pub use allgather::allgather;

@@ -2,8 +2,9 @@
 //! (2005). Ranks are taken to lie on nodes in blocks; ranks of a node that send to other nodes in one round
 //! share its link.
 
+use super::level::Collective;
 use crate::DEFAULT_SEGMENT;
-use crate::algo::{Allgather, Allreduce, Bcast, Reduce, ReduceScatter, Scan};
+use crate::algo::{Allgather, Allreduce, Bcast, Named, Reduce, ReduceScatter, Scan};
 use rmpi_types::Costs;
 
 /// How the ranks of a communicator lie.
@@ -82,7 +83,7 @@ impl Model {
         match algorithm {
             Reduce::Binomial => tree,
             Reduce::Ordered => tree + last,
-            Reduce::Linear => self.fan(n) + (p - 1.0) * n * self.costs.gamma,
+            Reduce::Linear => self.fan(n, false) + (p - 1.0) * n * self.costs.gamma,
             Reduce::Chain => self.chain(n, self.costs.gamma) + self.neighbour(n.min(DEFAULT_SEGMENT as f64)),
         }
     }
@@ -96,9 +97,8 @@ impl Model {
         };
         match algorithm {
             Allreduce::Direct => {
-                let shared = if self.at.nodes <= 1 { 1.0 } else { self.at.per_node() };
                 // One copy more where the result begins with the own contribution.
-                self.fan(n * shared) + p * n * self.costs.gamma
+                self.fan(n, true) + p * n * self.costs.gamma
             }
             Allreduce::RecursiveDoubling => {
                 fold + self.doubling(|_| n) + f64::from(self.at.rounds() + 1) * n * self.costs.gamma
@@ -112,17 +112,22 @@ impl Model {
         }
     }
 
-    /// All others send to one rank at once, or one to all: a quarter of the latency is the ends' own work.
-    fn fan(self, bytes: f64) -> f64 {
-        let link = if self.at.nodes <= 1 { self.costs.inside } else { self.costs.between };
-        let peers = f64::from(self.at.ranks) - 1.0;
-        link.alpha * (0.75 + 0.25 * peers) + peers * bytes * link.beta
+    /// All others send to one rank at once, or one to all: a quarter of the latency is the ends' own work. Or all
+    /// ranks do (`all`), and share their nodes' links.
+    fn fan(self, bytes: f64, all: bool) -> f64 {
+        let Costs { inside, between, .. } = self.costs;
+        let mates = if self.at.nodes <= 1 { f64::from(self.at.ranks) } else { self.at.per_node() } - 1.0;
+        let abroad = f64::from(self.at.ranks) - 1.0 - mates;
+        let shared = if all { self.at.per_node() } else { 1.0 };
+        let first = 0.75 * if abroad > 0.0 { between.alpha } else { inside.alpha };
+        let fixed = first + 0.25 * (mates * inside.alpha + abroad * between.alpha);
+        fixed + bytes * (mates * inside.beta + abroad * shared * between.beta)
     }
 
     pub(crate) fn gather(self, bytes: usize, binomial: bool) -> f64 {
         let n = bytes as f64;
         if !binomial {
-            return self.fan(n);
+            return self.fan(n, false);
         }
         // The inner ranks' copies cost as much as the bytes of reductions.
         let p = f64::from(self.at.ranks);
@@ -143,11 +148,48 @@ impl Model {
 
     pub(crate) fn reduce_scatter(self, total: usize, algorithm: ReduceScatter) -> f64 {
         let (n, p) = (total as f64, f64::from(self.at.ranks));
-        let shared = if self.at.nodes <= 1 { 1.0 } else { self.at.per_node() };
         match algorithm {
-            ReduceScatter::Pairwise => self.fan(n / p * shared) + n * self.costs.gamma,
+            ReduceScatter::Pairwise => self.fan(n / p, true) + n * self.costs.gamma,
             ReduceScatter::Ring => (p - 1.0) * self.neighbour(n / p) + n * self.costs.gamma,
         }
+    }
+
+    /// Everyone to everyone, `total` bytes from each.
+    pub(crate) fn alltoall(self, total: usize) -> f64 {
+        self.fan(total as f64 / f64::from(self.at.ranks), true)
+    }
+
+    /// Inside a node and between nodes as [`crate::levels`] does them, with equally many ranks a node. `None` for
+    /// collectives that are always done in two levels where that can be, or never.
+    pub(crate) fn two_levels(self, collective: Collective, bytes: usize) -> Option<f64> {
+        let (k, nodes) = (self.at.per_node(), self.at.nodes);
+        let inside = Self { at: Layout { ranks: k as u32, nodes: 1 }, ..self };
+        let heads = Self { at: Layout { ranks: nodes, nodes }, ..self };
+        // All lanes of a node share its link.
+        let mut lanes = heads;
+        lanes.costs.between.beta *= k;
+        let part = |by: f64| (bytes as f64 / by).ceil() as usize;
+        let moved = bytes as f64 * self.costs.gamma;
+        Some(match collective {
+            Collective::Gather | Collective::Scatter => {
+                let (trees, bundle) = ([false, true], bytes as f64 * k);
+                bundle * self.costs.gamma
+                    + least(&trees, |t| inside.gather(bytes, t))
+                    + least(&trees, |t| heads.gather(bundle as usize, t))
+            }
+            Collective::Allgather => {
+                moved
+                    + least(&members(), |a| inside.allgather(bytes, a))
+                    + least(&members(), |a| lanes.allgather(part(k), a))
+            }
+            Collective::ReduceScatter => {
+                moved
+                    + least(&members(), |a| inside.reduce_scatter(bytes, a))
+                    + least(&members(), |a| lanes.reduce_scatter(part(k), a))
+            }
+            Collective::Alltoall => 2.0 * moved + inside.alltoall(bytes) + lanes.alltoall(bytes),
+            _ => return None,
+        })
     }
 
     pub(crate) fn scan(self, bytes: usize, algorithm: Scan) -> f64 {
@@ -159,4 +201,13 @@ impl Model {
             }
         }
     }
+}
+
+/// All algorithms of a family.
+fn members<A: Named>() -> Vec<A> {
+    A::ALL.iter().map(|&(_, a)| a).collect()
+}
+
+fn least<A: Copy>(of: &[A], cost: impl Fn(A) -> f64) -> f64 {
+    of.iter().map(|&a| cost(a)).fold(f64::INFINITY, f64::min)
 }

@@ -1,6 +1,7 @@
 //! Where a collective runs: all ranks alike over messages, in the memory that a node's ranks share, or in two
 //! levels, inside the nodes and between them.
 
+use super::Why;
 use std::fmt;
 
 /// A collective, for choices and variables.
@@ -54,7 +55,7 @@ impl Collective {
     /// Whether there is a form in two levels.
     #[must_use]
     pub fn has_two_levels(self) -> bool {
-        matches!(self, Self::Barrier | Self::Bcast | Self::Reduce | Self::Allreduce)
+        self != Self::Scan
     }
 }
 
@@ -101,28 +102,48 @@ pub enum Sharing {
 }
 
 impl super::Selector {
-    /// Where `collective` runs; `commutes`: whether operands may change places, true where nothing is combined.
+    /// Where `collective` of `bytes` runs (of one rank's contribution, or in all for blocks); `commutes`: whether
+    /// operands may change places, true where nothing is combined. Collectives of blocks go in two levels where that
+    /// is estimated to be cheaper or was named, the others wherever it can be.
     #[must_use]
-    pub fn level(&self, collective: Collective, commutes: bool) -> Level {
+    pub fn level(&self, collective: Collective, bytes: usize, commutes: bool) -> Level {
         let possible = match self.sharing {
-            Sharing::Nothing => Level::Flat,
+            Sharing::Nothing => return Level::Flat,
             Sharing::All => Level::Node,
             Sharing::Nodes { in_order } if collective.has_two_levels() && (commutes || in_order) => {
                 Level::TwoLevel
             }
-            Sharing::Nodes { .. } => Level::Flat,
+            Sharing::Nodes { .. } => return Level::Flat,
         };
         match self.overrides.level(collective) {
             Some(Level::Flat) => Level::Flat,
+            None if possible == Level::TwoLevel => {
+                let dear = self.both(collective, bytes, commutes).is_some_and(|(two, flat)| two >= flat);
+                if dear { Level::Flat } else { possible }
+            }
             _ => possible,
         }
+    }
+
+    /// Estimates in two levels and flat, in nanoseconds, of collectives for which they decide.
+    fn both(&self, collective: Collective, bytes: usize, commutes: bool) -> Option<(f64, f64)> {
+        let two = self.model().two_levels(collective, bytes)?;
+        let ns = |why: Why| if let Why::Cheapest { ns, .. } = why { ns } else { 0.0 };
+        let flat = match collective {
+            Collective::Gather => ns(self.gather(bytes).why),
+            Collective::Scatter => ns(self.scatter(bytes).why),
+            Collective::Allgather => ns(self.allgather(bytes).why),
+            Collective::ReduceScatter => ns(self.reduce_scatter(bytes, commutes).why),
+            _ => self.model().alltoall(bytes),
+        };
+        Some((two, flat))
     }
 
     /// One line for a collective: where it runs and by which algorithm, and why. `bytes` are of one rank's
     /// contribution, or in all for collectives of blocks.
     #[must_use]
     pub fn explain(&self, collective: Collective, bytes: usize) -> String {
-        let level = self.level(collective, true);
+        let level = self.level(collective, bytes, true);
         let named = match self.overrides.level(collective) {
             Some(wanted) if wanted != level => format!("; {wanted} was named but is not possible here"),
             _ => String::new(),
@@ -131,10 +152,18 @@ impl super::Selector {
             Level::Node => {
                 format!("node: all {} ranks share a node's memory{named}", self.layout.ranks)
             }
-            Level::TwoLevel => format!(
-                "two_level: shared memory inside {} nodes, messages between them{named}",
-                self.layout.nodes
-            ),
+            Level::TwoLevel => {
+                let estimate = match self.both(collective, bytes, true) {
+                    Some((two, flat)) => {
+                        format!(", estimated {:.1} us, flat {:.1} us", two / 1e3, flat / 1e3)
+                    }
+                    None => String::new(),
+                };
+                let nodes = self.layout.nodes;
+                format!(
+                    "two_level: shared memory inside {nodes} nodes, messages between them{estimate}{named}"
+                )
+            }
             Level::Flat => {
                 let algorithm = match collective {
                     Collective::Barrier => "dissemination: the only one".to_owned(),
@@ -163,14 +192,14 @@ mod tests {
     fn memory_is_used_where_it_is_shared() {
         let mut s = Selector::new(Layout { ranks: 8, nodes: 1 });
         for c in Collective::ALL {
-            assert_eq!(s.level(c, true), Level::Flat);
+            assert_eq!(s.level(c, 8, true), Level::Flat);
         }
         s.sharing = Sharing::All;
-        assert!(Collective::ALL.into_iter().all(|c| s.level(c, false) == Level::Node));
+        assert!(Collective::ALL.into_iter().all(|c| s.level(c, 8, false) == Level::Node));
         s.overrides.set("RMPI_COLL_ALLREDUCE", "ring").unwrap();
-        assert_eq!(s.level(Collective::Allreduce, true), Level::Flat);
+        assert_eq!(s.level(Collective::Allreduce, 8, true), Level::Flat);
         s.overrides.set("RMPI_COLL_ALLREDUCE", "two_level").unwrap();
-        assert_eq!(s.level(Collective::Allreduce, true), Level::Node);
+        assert_eq!(s.level(Collective::Allreduce, 8, true), Level::Node);
         assert!(s.explain(Collective::Allreduce, 4).contains("two_level was named but is not possible"));
     }
 
@@ -178,12 +207,36 @@ mod tests {
     fn nodes_are_combined_in_order_or_by_who_commutes() {
         let mut s = Selector::new(Layout { ranks: 8, nodes: 4 });
         s.sharing = Sharing::Nodes { in_order: false };
-        assert_eq!(s.level(Collective::Allreduce, true), Level::TwoLevel);
-        assert_eq!(s.level(Collective::Allreduce, false), Level::Flat);
-        assert_eq!(s.level(Collective::Alltoall, true), Level::Flat);
+        assert_eq!(s.level(Collective::Allreduce, 8, true), Level::TwoLevel);
+        assert_eq!(s.level(Collective::Allreduce, 8, false), Level::Flat);
+        assert_eq!(s.level(Collective::Scan, 8, true), Level::Flat);
         s.sharing = Sharing::Nodes { in_order: true };
-        assert_eq!(s.level(Collective::Allreduce, false), Level::TwoLevel);
+        assert_eq!(s.level(Collective::Allreduce, 8, false), Level::TwoLevel);
         s.overrides.set("RMPI_COLL_BARRIER", "flat").unwrap();
-        assert_eq!(s.level(Collective::Barrier, true), Level::Flat);
+        assert_eq!(s.level(Collective::Barrier, 8, true), Level::Flat);
+    }
+
+    #[test]
+    fn blocks_go_in_two_levels_where_that_is_cheaper_or_named() {
+        let mut s = Selector::new(Layout { ranks: 64, nodes: 8 });
+        s.sharing = Sharing::Nodes { in_order: true };
+        let blocks = [
+            Collective::Gather,
+            Collective::Scatter,
+            Collective::Allgather,
+            Collective::ReduceScatter,
+            Collective::Alltoall,
+        ];
+        for c in blocks {
+            // A byte for each rank: fewer messages between nodes.
+            assert_eq!(s.level(c, 64, true), Level::TwoLevel, "{}", s.explain(c, 64));
+            assert!(s.explain(c, 64).contains("estimated"), "{}", s.explain(c, 64));
+        }
+        // Much: a detour over heads is paid in bytes.
+        assert_eq!(s.level(Collective::Gather, 64 << 20, true), Level::Flat);
+        s.overrides.set("RMPI_COLL_GATHER", "two_level").unwrap();
+        assert_eq!(s.level(Collective::Gather, 64 << 20, true), Level::TwoLevel);
+        s.overrides.set("RMPI_COLL_ALLGATHER", "ring").unwrap();
+        assert_eq!(s.level(Collective::Allgather, 64, true), Level::Flat);
     }
 }

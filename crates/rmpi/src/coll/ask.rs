@@ -1,11 +1,13 @@
 //! What a collective call asks for, without the types of its buffers: from this follow the digest that all ranks
 //! compare, the schedule, and the call in shared memory. Nothing here allocates for the common collectives.
 
+use super::levels::Levels;
 use crate::comm::Communicator;
 use crate::datatype::{Datatype, code};
 use crate::error::Error;
 use crate::op::Reduction;
 use rmpi_coll::kernels::Reducer;
+use rmpi_coll::levels::TwoLevel;
 use rmpi_coll::node::{Call, Kind, Lens};
 use rmpi_coll::select::Collective;
 use rmpi_coll::{Blocks, Elems, Schedule, Team, algo};
@@ -147,6 +149,47 @@ impl<'a> Ask<'a> {
     pub(crate) fn check(&self) -> u16 {
         let d = self.digest();
         ((d >> 16) ^ (d & 0xffff)) as u16 | 1
+    }
+
+    /// Whether all ranks know all sizes, and there is a form in two levels.
+    pub(crate) fn has_two_levels(&self) -> bool {
+        use Shape::{Alltoallv, Exscan, Gatherv, Scan, Scatterv};
+        !matches!(self.shape, Gatherv { .. } | Scatterv { .. } | Alltoallv | Scan { .. } | Exscan { .. })
+    }
+
+    /// Whether a blocking call in two levels uses the nodes' memory as such, not only messages through it.
+    pub(crate) fn in_nodes_memory(&self) -> bool {
+        matches!(
+            self.shape,
+            Shape::Barrier | Shape::Bcast { .. } | Shape::Reduce { .. } | Shape::Allreduce { .. }
+        )
+    }
+
+    /// The schedule over messages inside the nodes and between them.
+    pub(crate) fn schedule_in_two(&self, comm: &Communicator, levels: &Levels) -> Result<Schedule, Error> {
+        let team = comm.team()?;
+        let view = TwoLevel::new(&levels.nodes, team, comm.selector.costs)?;
+        let elems = |count| Elems::new(count, self.elem);
+        let all = || Ok::<_, Error>(Blocks::packed(self.lists[0], self.elem)?);
+        let each = |count| Ok::<_, Error>(Blocks::uniform(team.size(), elems(count))?);
+        Ok(match self.shape {
+            Shape::Barrier => view.barrier()?,
+            Shape::Bcast { count, root } => view.bcast(root, elems(count))?,
+            Shape::Reduce { count, root } => view.reduce(root, elems(count), self.commutes)?,
+            Shape::Allreduce { count, in_place } => view.allreduce(elems(count), in_place, self.commutes)?,
+            Shape::Gather { each, root } => view.gather(root, elems(each))?,
+            Shape::Scatter { each, root } => view.scatter(root, elems(each))?,
+            Shape::Allgather { each: n } => view.allgather(&each(n)?)?,
+            Shape::Allgatherv => view.allgather(&all()?)?,
+            Shape::ReduceScatter { each: n } => view.reduce_scatter(&each(n)?, self.commutes)?,
+            Shape::ReduceScatterv => view.reduce_scatter(&all()?, self.commutes)?,
+            Shape::Alltoall { each } => view.alltoall(elems(each))?,
+            Shape::Gatherv { .. }
+            | Shape::Scatterv { .. }
+            | Shape::Alltoallv
+            | Shape::Scan { .. }
+            | Shape::Exscan { .. } => return self.schedule(comm),
+        })
     }
 
     /// For keeping schedules; `None` for calls with lists of counts.

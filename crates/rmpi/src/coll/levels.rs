@@ -3,20 +3,19 @@
 //! Small allreduces combine at one rank of each node, which exchange the sums. For large ones every rank combines a
 //! slice of its node's data and exchanges that slice with the ranks of its number on the other nodes, so that all
 //! ranks of a node send and receive at once; then the slices are collected. Between nodes goes the data of one
-//! rank a node, whatever the number of ranks on it.
+//! rank a node, whatever the number of ranks on it. These are blocking calls of the collectives that gain most by it;
+//! all others in two levels are schedules of messages ([`rmpi_coll::levels`]).
 
 use super::ask::{Ask, Shape};
 use super::run::Scope;
 use crate::comm::Communicator;
 use crate::error::Error;
 use crate::world::Inner;
+use rmpi_coll::levels::{Nodes, SLICED};
 use rmpi_coll::node::{Buffers, Call, Kind, Lens};
 use rmpi_coll::select::{Layout, Selector};
 use rmpi_coll::{Elems, PlanError, Team, algo};
 use std::sync::Arc;
-
-/// Allreduces from this size on go in slices.
-const SLICED: usize = 32 << 10;
 
 /// How a communicator's ranks lie on nodes, and this one among them.
 #[derive(Debug)]
@@ -25,46 +24,33 @@ pub(crate) struct Levels {
     leaders: Arc<[u32]>,
     /// This node's number among them.
     node: usize,
-    /// The node of every rank of the communicator.
-    nodes: Vec<usize>,
+    /// The ranks of the communicator on them.
+    pub(crate) nodes: Nodes,
     /// Ranks of the world with this one's number on all nodes, where nodes have equally many.
     peers: Option<Arc<[u32]>>,
     /// Chooses between nodes.
     selector: Selector,
-    /// Ranks of the communicator follow each other node by node.
-    pub(crate) in_order: bool,
 }
 
 impl Levels {
     /// `None` when all are on one node, or all on their own.
     pub(crate) fn new(inner: &Inner, group: &[u32]) -> Option<Self> {
-        let mut members: Vec<(u32, Vec<u32>)> = Vec::new();
-        let mut nodes = Vec::with_capacity(group.len());
-        let mut index = std::collections::HashMap::new();
-        let ids = inner.nodes_of(group)?;
-        for (&world, id) in group.iter().zip(ids) {
-            let at = *index.entry(id).or_insert_with(|| {
-                members.push((id, Vec::new()));
-                members.len() - 1
-            });
-            members[at].1.push(world);
-            nodes.push(at);
-        }
+        let nodes = Nodes::new(inner.nodes_of(group)?);
+        let members = nodes.members();
         if members.len() < 2 || members.len() == group.len() {
             return None;
         }
-        let node = nodes[group.iter().position(|&w| w == inner.rank)?];
-        let me = members[node].1.iter().position(|&w| w == inner.rank)?;
-        let each = members[0].1.len();
-        let uniform = members.iter().all(|(_, m)| m.len() == each);
-        let peers = uniform.then(|| members.iter().map(|(_, m)| m[me]).collect());
-        let leaders: Arc<[u32]> = members.iter().map(|(_, m)| m[0]).collect();
+        let rank = group.iter().position(|&w| w == inner.rank)?;
+        let node = nodes.of()[rank];
+        let me = members[node].iter().position(|&r| r as usize == rank)?;
+        let one_of_each = |i: usize| members.iter().map(|m| group[m[i] as usize]).collect();
+        let peers = nodes.each().map(|_| one_of_each(me));
+        let leaders: Arc<[u32]> = one_of_each(0);
         let count = u32::try_from(leaders.len()).ok()?;
         let mut selector = Selector::new(Layout { ranks: count, nodes: count });
         selector.overrides = inner.overrides;
         selector.costs = inner.costs;
-        let in_order = nodes.is_sorted();
-        Some(Self { leaders, node, nodes, peers, selector, in_order })
+        Some(Self { leaders, node, nodes, peers, selector })
     }
 
     fn team(&self) -> Result<Team, PlanError> {
@@ -76,7 +62,7 @@ impl Levels {
 
     /// The leaders with `root` in the place of its node's; and its node.
     fn led_by(&self, root: u32, world: u32) -> (Arc<[u32]>, usize) {
-        let node = self.nodes[root as usize];
+        let node = self.nodes.of()[root as usize];
         if self.leaders[node] == world {
             return (self.leaders.clone(), node);
         }

@@ -33,6 +33,8 @@ pub(crate) enum Scope {
     Leaders,
     /// Those with this one's number on their nodes.
     Peers,
+    /// All, in two levels of messages.
+    Levels,
 }
 
 impl Communicator {
@@ -56,6 +58,7 @@ impl Communicator {
             Scope::All => 0,
             Scope::Leaders => 0x5500,
             Scope::Peers => 0xaa00,
+            Scope::Levels => 0x3c00,
         };
         let (call, check, reducer) = (ask.name(), ask.check() ^ way, ask.reducer.clone());
         Wire { call, group: group.clone(), context: self.context + 1, number, check, reducer }
@@ -83,10 +86,32 @@ impl Communicator {
 
     /// Makes what a call needs that can be made before.
     pub(crate) fn prepare(&self, ask: &Ask<'_>) -> Result<(), Error> {
-        match self.selector.level(ask.collective(), ask.commutes) {
+        match self.level(ask) {
             Level::Node => ask.in_memory(self.group.len()).map(drop),
-            _ => self.planned(ask, Scope::All, || ask.schedule(self)).map(drop),
+            level => self.scheduled(ask, level).map(drop),
         }
+    }
+
+    /// Where a call runs.
+    fn level(&self, ask: &Ask<'_>) -> Level {
+        match self.selector.level(ask.collective(), ask.weight(self.group.len()), ask.commutes) {
+            // Not all ranks know all sizes.
+            Level::TwoLevel if !ask.has_two_levels() => Level::Flat,
+            level => level,
+        }
+    }
+
+    /// The schedule over messages, in two levels or flat, and which ranks it is for.
+    fn scheduled(&self, ask: &Ask<'_>, level: Level) -> Result<(Arc<Schedule>, Scope), Error> {
+        let scope = match (level, &self.shared.levels) {
+            (Level::TwoLevel, Some(_)) => Scope::Levels,
+            _ => Scope::All,
+        };
+        let plan = self.planned(ask, scope, || match (scope, &self.shared.levels) {
+            (Scope::Levels, Some(levels)) => ask.schedule_in_two(self, levels),
+            _ => ask.schedule(self),
+        })?;
+        Ok((plan, scope))
     }
 
     /// Words for `bytes` of scratch memory, contents arbitrary.
@@ -133,7 +158,7 @@ impl Communicator {
         output: &mut [T],
         at: Option<u64>,
     ) -> Result<(), Error> {
-        let level = self.selector.level(ask.collective(), ask.commutes);
+        let level = self.level(ask);
         if self.inner.explains {
             self.tell(ask);
         }
@@ -146,7 +171,7 @@ impl Communicator {
                 }
             }
             (Level::TwoLevel, _) => {
-                if let Some(levels) = &self.shared.levels {
+                if let Some(levels) = self.shared.levels.as_ref().filter(|_| ask.in_nodes_memory()) {
                     return self.in_two_levels(levels, ask, &mut buffers);
                 }
             }
@@ -155,8 +180,8 @@ impl Communicator {
         if self.is_exchange(ask, buffers.output.len()) {
             return self.exchange(ask, &mut buffers);
         }
-        let schedule = self.planned(ask, Scope::All, || ask.schedule(self))?;
-        let wire = self.wire(ask, Scope::All, &self.group, self.draw());
+        let (schedule, scope) = self.scheduled(ask, level)?;
+        let wire = self.wire(ask, scope, &self.group, self.draw());
         self.over_messages(&wire, schedule, buffers.input.unwrap_or(&[]), buffers.output)
     }
 
@@ -187,7 +212,7 @@ impl Communicator {
         result
     }
 
-    /// Starts a call; the request gives `output` back. In two levels only blocking calls go.
+    /// Starts a call; the request gives `output` back. In two levels all of it goes over messages.
     pub(crate) fn launch<T: Datatype>(
         &self,
         ask: &Ask<'_>,
@@ -208,7 +233,7 @@ impl Communicator {
         if self.inner.explains {
             self.tell(ask);
         }
-        let level = self.selector.level(ask.collective(), ask.commutes);
+        let level = self.level(ask);
         let call = match (level, &self.shared.node) {
             (Level::Node, Some(node)) => {
                 ask.in_memory(self.group.len())?.map(|c| (node.begin(), placed(c, at)))
@@ -226,13 +251,13 @@ impl Communicator {
                 error: None,
             }),
             None => {
-                let schedule = self.planned(ask, Scope::All, || ask.schedule(self))?;
+                let (schedule, scope) = self.scheduled(ask, level)?;
                 let scratch = self.scratch(schedule.scratch_len());
                 let input = input.unwrap_or_default();
                 let memories: Vec<Box<dyn Memory>> =
                     vec![Box::new(input), Box::new(output), Box::new(scratch)];
                 Box::new(OverMessages {
-                    wire: self.wire(ask, Scope::All, &self.group, self.draw()),
+                    wire: self.wire(ask, scope, &self.group, self.draw()),
                     group: self.group.clone(),
                     run: Run::new(schedule),
                     arena: Arena::owned(memories),

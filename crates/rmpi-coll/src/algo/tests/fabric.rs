@@ -8,17 +8,17 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 /// How elements combine; the elements are eight bytes.
-pub(super) type Combine = fn(u64, u64) -> u64;
+pub(crate) type Combine = fn(u64, u64) -> u64;
 
 /// Affine maps x → ax + b modulo 2^32, packed (a, b), one after the other: associative, not commutative.
-pub(super) fn compose(f: u64, g: u64) -> u64 {
+pub(crate) fn compose(f: u64, g: u64) -> u64 {
     let split = |x: u64| (x >> 32, x & 0xffff_ffff);
     let ((a, b), (c, d)) = (split(f), split(g));
     ((a * c) & 0xffff_ffff) << 32 | ((c * b + d) & 0xffff_ffff)
 }
 
 /// Wrapping addition.
-pub(super) fn add(a: u64, b: u64) -> u64 {
+pub(crate) fn add(a: u64, b: u64) -> u64 {
     a.wrapping_add(b)
 }
 
@@ -152,10 +152,10 @@ impl Fabric for Node {
 }
 
 /// What a rank starts with.
-pub(super) struct Start {
-    pub(super) schedule: Schedule,
-    pub(super) input: Vec<u64>,
-    pub(super) output: Vec<u64>,
+pub(crate) struct Start {
+    pub(crate) schedule: Schedule,
+    pub(crate) input: Vec<u64>,
+    pub(crate) output: Vec<u64>,
 }
 
 fn to_bytes(x: &[u64]) -> Vec<u8> {
@@ -163,7 +163,7 @@ fn to_bytes(x: &[u64]) -> Vec<u8> {
 }
 
 /// Runs all ranks; returns their outputs.
-pub(super) fn run(starts: Vec<Start>, combine: Combine, seed: u64) -> Vec<Vec<u64>> {
+pub(crate) fn run(starts: Vec<Start>, combine: Combine, seed: u64) -> Vec<Vec<u64>> {
     let wire = Rc::new(RefCell::new(Wire::default()));
     let mut random = Random(seed);
     let mut ranks: Vec<(Node, Run<Op>, bool)> = starts
@@ -203,7 +203,7 @@ fn step(ranks: &mut [(Node, Run<Op>, bool)]) -> bool {
 }
 
 /// The most bytes of messages any rank sends, for comparisons of algorithms.
-pub(super) fn sent(schedule: &Schedule) -> usize {
+pub(crate) fn sent(schedule: &Schedule) -> usize {
     let bytes = |a: &Action| if let Action::Send { data, .. } = a { data.len } else { 0 };
     schedule.steps().iter().map(bytes).sum()
 }

@@ -1,16 +1,16 @@
 //! Every algorithm, for every number of ranks from 1 to 33, on a fabric in memory that delivers in random
 //! order, against what the collective means, written plainly.
 
-mod fabric;
+pub(crate) mod fabric;
 
 use super::*;
 use crate::{Blocks, Elems, PlanError, Schedule, Team};
 use fabric::{Combine, Start, add, compose, run, sent};
 
-const SIZES: std::ops::RangeInclusive<u32> = 1..=33;
+pub(crate) const SIZES: std::ops::RangeInclusive<u32> = 1..=33;
 const SENTINEL: u64 = 0xdead_dead_dead_dead;
 
-fn team(rank: u32, size: u32) -> Team {
+pub(crate) fn team(rank: u32, size: u32) -> Team {
     // Short segments, three elements or a hundred, so that small tests are cut; none for odd sizes.
     let segment = match size {
         2 | 4 | 5 => 24,
@@ -20,7 +20,7 @@ fn team(rank: u32, size: u32) -> Team {
     Team::new(rank, size).unwrap().with_segment(segment)
 }
 
-fn counts(size: u32) -> Vec<usize> {
+pub(crate) fn counts(size: u32) -> Vec<usize> {
     match size {
         1..=5 | 8 => vec![0, 1, 2, 7, size as usize, 1000],
         6..=9 | 16 | 17 => vec![0, 1, 7, size as usize + 2],
@@ -29,12 +29,12 @@ fn counts(size: u32) -> Vec<usize> {
     }
 }
 
-fn roots(size: u32) -> Vec<u32> {
+pub(crate) fn roots(size: u32) -> Vec<u32> {
     if size <= 9 { (0..size).collect() } else { vec![0, size / 2 + 1] }
 }
 
 /// Rank `rank`'s `count` elements; every one is an odd-and-anything affine map.
-fn data(rank: u32, count: usize) -> Vec<u64> {
+pub(crate) fn data(rank: u32, count: usize) -> Vec<u64> {
     (0..count as u64)
         .map(|i| (u64::from(rank) * 1_000_003 + i * 7_919 + 17).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1 << 32)
         .collect()
@@ -44,14 +44,14 @@ fn ops<A: Named>(a: A) -> Vec<Combine> {
     if a.ordered() { vec![add, compose] } else { vec![add] }
 }
 
-fn fold(from: std::ops::Range<u32>, count: usize, op: Combine) -> Vec<u64> {
+pub(crate) fn fold(from: std::ops::Range<u32>, count: usize, op: Combine) -> Vec<u64> {
     let add_to = |sum: Vec<u64>, r| sum.into_iter().zip(data(r, count)).map(|(a, b)| op(a, b)).collect();
     (from.start + 1..from.end).fold(data(from.start, count), add_to)
 }
 
 /// Runs the schedule of each rank with its data; checks the outputs of all ranks against `want`, `None`
 /// meaning that the output must stay as it was.
-fn check(
+pub(crate) fn check(
     what: &str,
     size: u32,
     op: Combine,
@@ -74,7 +74,7 @@ fn check(
     }
 }
 
-fn blank(count: usize) -> Vec<u64> {
+pub(crate) fn blank(count: usize) -> Vec<u64> {
     vec![SENTINEL; count]
 }
 
@@ -192,7 +192,7 @@ fn gather_and_scatter_place_blocks_in_rank_order() {
 }
 
 /// Uneven counts with zeros among them.
-fn uneven(size: u32) -> Vec<usize> {
+pub(crate) fn uneven(size: u32) -> Vec<usize> {
     (0..size as usize).map(|r| (r * 5 + 3) % 7 * usize::from(r % 3 != 1)).collect()
 }
 
