@@ -13,7 +13,7 @@ use std::io::{ErrorKind, IoSliceMut};
 
 /// Receive calls on one link in one round.
 const READS: usize = 4;
-/// Payload remainders from here on are read without staging what follows.
+/// Payloads from here on are read without staging what follows.
 const DIRECT_FROM: usize = 16 << 10;
 
 enum Read {
@@ -124,11 +124,14 @@ impl Core {
             return Ok(read_of(n, STAGING));
         };
         let room = direct.len();
-        let n = if left >= DIRECT_FROM || room < left {
+        let n = if room < left {
             checked(link.recv(&mut [IoSliceMut::new(direct)]), *bye)?
         } else {
-            let staging = &mut rx.staging[..];
-            checked(link.recv(&mut [IoSliceMut::new(direct), IoSliceMut::new(staging)]), *bye)?
+            // Behind a large message the next header only, so that what it announces is read in place, too.
+            let large = rx.incoming.as_ref().is_some_and(|i| i.len >= DIRECT_FROM as u64);
+            let behind = if large { HEADER_LEN } else { rx.staging.len() };
+            let staging = IoSliceMut::new(&mut rx.staging[..behind]);
+            checked(link.recv(&mut [IoSliceMut::new(direct), staging]), *bye)?
         };
         let landed = n.min(room);
         rx.end = n - landed;
@@ -170,7 +173,7 @@ impl Core {
         let (head_part, window_part) = (IoSliceMut::new(&mut head), IoSliceMut::new(window.bytes_mut()));
         let exact = HEADER_LEN + window.len();
         // Where messages come one by one, a place for what follows would be looked at in vain each time.
-        let (received, asked) = if rx.streak > 1 {
+        let (received, asked) = if rx.streak > 1 && window.len() < DIRECT_FROM {
             let staging = IoSliceMut::new(&mut rx.staging[EAGER_MAX..]);
             (link.recv(&mut [head_part, window_part, staging]), exact + STAGING - EAGER_MAX)
         } else {

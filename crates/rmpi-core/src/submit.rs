@@ -158,7 +158,8 @@ impl Core {
                 op.state = State::SendWaiting;
             }
             conn.control(&header);
-            if !conn.tx.burst {
+            // The first announcement goes at once; those after it, and their answers, travel together.
+            if !std::mem::replace(&mut conn.tx.burst, true) {
                 outcome = self.pump(&mut conn);
             }
         } else {
