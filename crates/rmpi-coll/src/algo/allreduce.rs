@@ -15,7 +15,9 @@ pub fn allreduce(
     in_place: bool,
     algorithm: Allreduce,
 ) -> Result<Schedule, PlanError> {
-    let mut b = Builder::new(team, elems.size);
+    // Two ranks have nobody else to send to meanwhile; halves in one piece took 324 us of 1 MiB, cut ones 369.
+    let whole = team.size == 2 && algorithm == Allreduce::Ring;
+    let mut b = Builder::new(if whole { team.with_segment(0) } else { team }, elems.size);
     let n = elems.bytes()?;
     let output = Region::new(Buffer::Output, 0, n);
     let mine = if in_place { output } else { Region::new(Buffer::Input, 0, n) };
