@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    rmpi_daemon::main(std::env::args_os().skip(1))
+    ExitCode::from(rmpi_daemon::main(std::env::args_os().skip(1)))
 }

@@ -1,6 +1,7 @@
 //! The command: understand, launch, report. Everything real is in the crates; here are the process's own
 //! matters only: which personality it was called by, signals, log, exit code. Nothing of ours goes to stdout
 //! but what was asked for there (help, version).
+#![cfg_attr(all(target_os = "linux", target_env = "gnu", not(test)), no_main)]
 
 mod dry;
 mod follow;
@@ -10,6 +11,8 @@ mod progress;
 mod run;
 mod signals;
 mod sources;
+#[cfg(all(target_os = "linux", target_env = "gnu", not(test)))]
+mod start;
 mod termination;
 
 use rmpi_cli::{CliError, Command, Parsed};
@@ -17,7 +20,6 @@ use rmpi_launch::types::exit;
 use rmpi_launch::{DaemonSource, StartError};
 use std::ffi::OsString;
 use std::io::{self, Write as _};
-use std::process::ExitCode;
 
 /// The daemon for the hosts: a packaged build carries it, any other takes the file beside it, else itself.
 #[cfg(embedded_daemon)]
@@ -25,7 +27,13 @@ const DAEMON: DaemonSource = DaemonSource::Bytes(include_bytes!(concat!(env!("OU
 #[cfg(not(embedded_daemon))]
 const DAEMON: DaemonSource = DaemonSource::ThisExecutable;
 
-fn main() -> ExitCode {
+#[cfg(not(all(target_os = "linux", target_env = "gnu", not(test))))]
+fn main() -> std::process::ExitCode {
+    run_program().into()
+}
+
+/// Does what the command line asks for; gives the exit code.
+fn run_program() -> u8 {
     let mut args = std::env::args_os().peekable();
     let argv0 = args.next().unwrap_or_else(|| "rmpirun".into());
     if args.next_if(|word| word == rmpi_daemon::HIDDEN_WORD).is_some() {
@@ -34,7 +42,7 @@ fn main() -> ExitCode {
     let words: Vec<OsString> = args.collect();
     let loud = log::asked_for(&words);
     match sources::understand(argv0, words) {
-        Ok(Parsed::Print { text }) => ExitCode::from(print(&text)),
+        Ok(Parsed::Print { text }) => print(&text),
         Ok(Parsed::Run(command)) => rmpi_launch::leave(run(*command)),
         Err(error) => {
             let text = rmpi_launch::report::lines(&error.message);
@@ -44,7 +52,7 @@ fn main() -> ExitCode {
             }
             say(&format!("rmpirun: exit code {}\n", CliError::EXIT));
             termination::leave(&text, CliError::EXIT);
-            ExitCode::from(CliError::EXIT)
+            CliError::EXIT
         }
     }
 }

@@ -11,6 +11,7 @@ mod group;
 mod images;
 mod kubernetes;
 mod mpi;
+mod order;
 mod package;
 mod stage;
 mod test;
@@ -32,6 +33,7 @@ cargo xtask tune [WORDS]       measure what messages cost here; --help says how
 cargo xtask kubernetes [WORDS] every operator's pods in namespaces, or the cases with WORDS in their names
 cargo xtask images             the steps of deploy/images in folders, and what comes of them run
 cargo xtask timeline TRACE SVG draw what rmpirun --timeline wrote
+cargo xtask order              say anew which functions a launch runs, for the linker (bin/order.ld)
 cargo xtask package            one rmpirun file that carries its static daemon, in target/package
                  --worker      the static programs of a worker's image, in target/package-worker
 ";
@@ -62,6 +64,7 @@ fn main() -> ExitCode {
         ["mpi"] => mpi::run(false),
         ["mpi", "--long"] => mpi::run(true),
         ["timeline", trace, picture] => timeline::run(trace, picture),
+        ["order"] => order::run(),
         ["package"] => package::run(),
         ["package", "--worker"] => package::worker(),
         _ => Err(USAGE.to_owned()),

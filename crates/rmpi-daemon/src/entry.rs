@@ -3,13 +3,12 @@
 use crate::dialling::{self, DIAL_WORD, Dialling};
 use crate::{guard, sys, worker};
 use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
-use nix::sys::signal::{SigSet, SigmaskHow, pthread_sigmask};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, pthread_sigmask};
 use nix::sys::stat::Mode;
 use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, pipe2};
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::process::ExitCode;
 
 /// First word by which another program of ours is told to be the daemon.
 pub const HIDDEN_WORD: &str = "__rmpid";
@@ -19,22 +18,22 @@ const KEPT: i32 = 32;
 
 /// Runs the daemon. `args` are the words after the program's name (and after [`HIDDEN_WORD`]): none when the control
 /// stream is on standard input and output, `dial-back KEY ADDRESS:PORT,...` when the daemon is to dial a launcher
-/// that holds this key. Must be called first thing, while the process has one thread and has opened nothing:
-/// descriptors above 2 are closed.
-pub fn main(mut args: impl Iterator<Item = OsString>) -> ExitCode {
+/// that holds this key; gives the exit code. Must be called first thing, while the process has one thread and has opened
+/// nothing: descriptors above 2 are closed.
+pub fn main(mut args: impl Iterator<Item = OsString>) -> u8 {
     match args.next() {
-        None => ExitCode::from(serve()),
+        None => serve(),
         Some(word) if word == DIAL_WORD => match Dialling::read(args) {
-            Ok(dialling) => ExitCode::from(dial(&dialling)),
+            Ok(dialling) => dial(&dialling),
             Err(error) => wrong(&error),
         },
         Some(word) => wrong(&io::Error::other(format!("unexpected argument {}", word.display()))),
     }
 }
 
-fn wrong(error: &io::Error) -> ExitCode {
+fn wrong(error: &io::Error) -> u8 {
     complain(error);
-    ExitCode::from(rmpi_types::exit::USAGE)
+    rmpi_types::exit::USAGE
 }
 
 /// Runs the daemon of a launcher that is dialled; the exit code.
@@ -110,6 +109,19 @@ pub(crate) fn one_thread() -> io::Result<()> {
         3 => Ok(()),
         _ => Err(io::ErrorKind::Unsupported.into()),
     }
+}
+
+/// What the standard library does before `main`, for a program that begins without it: descriptors 0, 1 and 2 are open,
+/// and writing to a reader that is gone is an error and no signal. Must be called first thing.
+pub fn begin() {
+    for closed in [io::stdin().as_fd(), io::stdout().as_fd(), io::stderr().as_fd()] {
+        if fcntl(closed, FcntlArg::F_GETFD).is_err() {
+            // The lowest number that is free: this one.
+            let null = open("/dev/null", OFlag::O_RDWR, Mode::empty());
+            std::mem::forget(null);
+        }
+    }
+    sys::ignore(Signal::SIGPIPE);
 }
 
 /// Says an error on standard error: before there is a control stream, or after it.

@@ -14,10 +14,11 @@ use crate::watch::{STOPPED, Watch};
 use crate::{entry, family, sys, worker};
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, poll};
+use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::prctl::set_child_subreaper;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, pthread_sigmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::unistd::{getpid, pipe2, read, setsid, write};
+use nix::unistd::{getpid, pipe2, setsid, write};
 use rmpi_types::RankEnd;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -28,15 +29,17 @@ use tokio::io::{Empty, Sink};
 /// How long the guard tries to end what the worker left behind.
 const SWEEP: Duration = Duration::from_secs(8);
 
-/// Where the worker leaves its exit code.
-static TELL: OnceLock<OwnedFd> = OnceLock::new();
+/// Where the worker leaves its exit code, and one more. A counter and no pipe: who writes to a pipe is taken to sleep
+/// next, so that the reader would wait for this process's end on the same CPU.
+static TELL: OnceLock<EventFd> = OnceLock::new();
 
 /// Ends this process. A guard that [`guarded`] left behind ends with the same code at once, while the kernel still
 /// takes this process's memory apart: there must be no child any more.
 pub fn leave(code: u8) -> ! {
     if let Some(tell) = TELL.get() {
         // A guard that is gone needs no code.
-        let _ = write(tell, &[code]);
+        let _ = tell.write(u64::from(code) + 1);
+        sys::exit_at_once(code);
     }
     std::process::exit(code.into())
 }
@@ -60,16 +63,17 @@ pub fn guarded(signals: &SigSet) -> io::Result<Here> {
     let guard = getpid().as_raw();
     let (alive, held) = pipe2(OFlag::O_CLOEXEC)?;
     let (taken, pass) = pipe2(OFlag::O_CLOEXEC)?;
-    let (code, tell) = pipe2(OFlag::O_CLOEXEC)?;
+    let code = EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
     set_child_subreaper(true)?;
     if let Some(worker) = sys::fork()? {
-        drop((alive, taken, tell));
+        drop((alive, taken));
         let code = Guard { worker, pass, code, _held: held }.watch(*signals);
-        std::process::exit(code.into());
+        sys::exit_at_once(code);
     }
-    drop((held, pass, code));
+    sys::warm();
+    drop((held, pass));
     // Nobody else sets it: this process has just begun.
-    let _ = TELL.set(tell);
+    let _ = TELL.set(code);
     set_child_subreaper(true)?;
     // A fresh child is no group leader, so this cannot fail.
     let _ = setsid();
@@ -111,8 +115,8 @@ struct Guard {
     worker: i32,
     /// Signals to the worker.
     pass: OwnedFd,
-    /// The exit code it leaves.
-    code: OwnedFd,
+    /// The exit code it leaves, as [`TELL`] has it.
+    code: EventFd,
     /// Open for as long as the guard lives.
     _held: OwnedFd,
 }
@@ -145,12 +149,13 @@ impl Guard {
     fn wait(&self, signals: &SigSet, watch: &mut Watch) -> io::Result<End> {
         let fd = SignalFd::with_flags(signals, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
         loop {
-            if let Some(end) = watch.look()? {
-                let mut code = [0];
-                return Ok(match read(&self.code, &mut code) {
-                    Ok(1) => End::Left(code[0]),
-                    Ok(_) | Err(_) => End::Gone(end),
-                });
+            let end = watch.look()?;
+            // What it has left before its end is there by now.
+            if let Ok(left) = self.code.read() {
+                return Ok(End::Left(u8::try_from(left - 1).unwrap_or(rmpi_types::exit::INTERNAL)));
+            }
+            if let Some(end) = end {
+                return Ok(End::Gone(end));
             }
             while let Some(info) = fd.read_signal()? {
                 let number = info.ssi_signo;
@@ -163,17 +168,6 @@ impl Guard {
             match poll(&mut ready, watch.left()) {
                 Ok(_) | Err(nix::Error::EINTR) => {}
                 Err(error) => return Err(error.into()),
-            }
-            if ready[1].revents().is_some_and(|r| r.contains(PollFlags::POLLIN)) {
-                let mut code = [0];
-                if let Ok(1) = read(&self.code, &mut code) {
-                    return Ok(End::Left(code[0]));
-                }
-            } else if ready[1].revents().is_some_and(|r| !r.is_empty()) {
-                // It has ended without a word: its status is there within microseconds.
-                return sys::wait_for(self.worker)
-                    .map(|r| End::Gone(r.end))
-                    .ok_or_else(io::Error::last_os_error);
             }
         }
     }

@@ -39,7 +39,7 @@ mod testing;
 
 pub use dialling::{DIAL_WORD, FAIL_MARK, KEY_MARK};
 use entry::complain;
-pub use entry::{Forked, HIDDEN_WORD, fork, main};
+pub use entry::{Forked, HIDDEN_WORD, begin, fork, main};
 pub use here::{Here, guarded, leave};
 pub use joined::Joined;
 pub use lookup::program as find_program;

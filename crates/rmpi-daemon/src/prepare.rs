@@ -6,7 +6,7 @@ use crate::keys::RankKeys;
 use crate::net::{self, Ports};
 use crate::node::FileLimit;
 use crate::outfiles::{self, RankFiles};
-use crate::spawn::{Batch, Child, ExecFault, Program, Step};
+use crate::spawn::{Batch, Child, ExecFault, Program, Step, Variables};
 use crate::staging::Staging;
 use crate::{frameworks, lookup, rank_vars, stdin, stdio, sys, topo};
 use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl, open};
@@ -304,7 +304,7 @@ impl Prepared {
             let env = env::per_rank(rank, app, self.launch.mpi.pmi.pmi(), &names).into_iter();
             let pmi_id = pmi_port.map(|(_, first)| ("PMI_ID", first.saturating_add(rank.rank.0).to_string()));
             let env = env.chain(more).chain(of_pmix).chain(pmi_id);
-            let env = env.filter_map(|(n, v)| pair(n.as_bytes(), v.as_bytes()).ok()).collect();
+            let env = Variables::of(env);
             ends.push(ours);
             let stopped = self.launch.extras.stop_on_exec;
             Ok(Child { program, env, cpus: rank.cpus.clone(), memory, fds, nofile, stopped })
@@ -348,7 +348,7 @@ impl Prepared {
     }
 }
 
-/// A variable as a program gets it. Its memory is asked for once: 64 ranks have some 2,000 of them.
+/// A variable as a program gets it.
 fn pair(name: &[u8], value: &[u8]) -> Result<CString, NulError> {
     let mut pair = Vec::with_capacity(name.len() + value.len() + 2);
     pair.extend_from_slice(name);

@@ -38,13 +38,22 @@ impl Status {
     }
 
     fn parse(text: &str) -> Self {
-        let line = |key: &str| text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
-        let mask = |key| line(key).and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0);
-        Self {
-            cpus: line("Cpus_allowed_list").and_then(CpuSet::parse_list),
-            ignored: mask("SigIgn"),
-            handled: mask("SigCgt"),
+        let mask = |hex: &str| u64::from_str_radix(hex.trim(), 16).unwrap_or(0);
+        let mut status = Self::default();
+        // By hand: `lines` takes five times as long for lines as short as these.
+        for line in text.as_bytes().split(|&byte| byte == b'\n') {
+            // Three of some sixty matter.
+            if !(line.starts_with(b"Sig") || line.starts_with(b"Cpus")) {
+                continue;
+            }
+            match std::str::from_utf8(line).ok().and_then(|line| line.split_once(':')) {
+                Some(("SigIgn", hex)) => status.ignored = mask(hex),
+                Some(("SigCgt", hex)) => status.handled = mask(hex),
+                Some(("Cpus_allowed_list", list)) => status.cpus = CpuSet::parse_list(list),
+                Some(_) | None => {}
+            }
         }
+        status
     }
 }
 

@@ -76,7 +76,6 @@ pub fn leave(code: u8) -> ! {
 pub fn daemon_if_asked() {
     let mut args = std::env::args_os().skip(1);
     if args.next().is_some_and(|word| word == rmpi_daemon::HIDDEN_WORD) {
-        let ended_well = rmpi_daemon::main(args) == std::process::ExitCode::SUCCESS;
-        std::process::exit(if ended_well { 0 } else { types::exit::INTERNAL.into() });
+        std::process::exit(rmpi_daemon::main(args).into());
     }
 }

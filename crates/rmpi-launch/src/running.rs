@@ -148,7 +148,9 @@ pub(crate) fn here(
     let in_pod = config.spec.limits.pod_grace.is_some();
     let job = driver::run(Arc::new(config), Events::call(on_event), control.clone(), inbox);
     let control = Control(control);
-    let outcome = LocalSet::new().block_on(&runtime, async {
+    let here = worker.is_some();
+    let local = LocalSet::new();
+    let outcome = local.block_on(&runtime, async {
         let mut signals = match &worker {
             Some((here, _)) => Signals::Passed(Receiver::from_owned_fd(here.signals()?)?),
             None => Signals::open(signals)?,
@@ -178,8 +180,15 @@ pub(crate) fn here(
         }
         Ok(outcome)
     });
-    // Name look-ups of given-up hosts may still block a pool thread: not waited for.
-    runtime.shutdown_background();
+    if here {
+        // The process that the user waits for waits for this one, which has nothing else to do: its tasks are over,
+        // and what they leave is quicker taken apart by the kernel.
+        std::mem::forget((local, runtime));
+    } else {
+        drop(local);
+        // Name look-ups of given-up hosts may still block a pool thread: not waited for.
+        runtime.shutdown_background();
+    }
     outcome
 }
 

@@ -24,6 +24,8 @@ use child::{Plan, child_main};
 
 /// Bytes of stack for the short life between `clone` and `exec`.
 const STACK: usize = 8 << 10;
+/// Stacks that are made at once, at most.
+const STACKS: usize = 64;
 /// Descriptors below this are the ranks' own; sources are moved above it.
 const LOWEST_SOURCE: RawFd = 16;
 
@@ -40,13 +42,46 @@ pub(crate) struct Program {
     pub env: Vec<CString>,
 }
 
+/// Variables of one process, as it gets them: `NAME=value` and a NUL each, in one piece of memory.
+#[derive(Debug, Default)]
+pub(crate) struct Variables {
+    bytes: Vec<u8>,
+    starts: Vec<usize>,
+}
+
+impl Variables {
+    /// These. One with a NUL inside is left out: no program could have it.
+    pub(crate) fn of<'a>(all: impl IntoIterator<Item = (&'a str, String)>) -> Self {
+        let mut variables = Self::default();
+        for (name, value) in
+            all.into_iter().filter(|(name, value)| !name.contains('\0') && !value.contains('\0'))
+        {
+            if variables.starts.is_empty() {
+                // What a rank has by itself is rarely more: memory is asked for twice.
+                variables.bytes.reserve(1 << 10);
+                variables.starts.reserve(24);
+            }
+            variables.starts.push(variables.bytes.len());
+            for part in [name.as_bytes(), b"=", value.as_bytes(), b"\0"] {
+                variables.bytes.extend_from_slice(part);
+            }
+        }
+        variables
+    }
+
+    /// Where each begins.
+    fn pointers(&self) -> impl Iterator<Item = *const c_char> {
+        self.starts.iter().map(|&start| self.bytes[start..].as_ptr().cast())
+    }
+}
+
 /// One process to start.
 #[derive(Debug)]
 pub(crate) struct Child {
     /// What to run.
     pub program: Arc<Program>,
     /// Its own variables, after the shared ones.
-    pub env: Vec<CString>,
+    pub env: Variables,
     /// CPUs to bind to.
     pub cpus: Option<CpuSet>,
     /// Where its memory comes from, if not as ours does.
@@ -86,12 +121,41 @@ struct Held {
     _envp: Vec<*const c_char>,
     _fds: Vec<[i32; 2]>,
     lifted: Vec<OwnedFd>,
-    stack: Vec<u128>,
+}
+
+/// Stacks for children. Each child would touch its own for the first time, at ten times the price of making the pages of
+/// many ready at once.
+#[derive(Default)]
+struct Stacks {
+    areas: Vec<Vec<u128>>,
+    /// Of the last area.
+    left: usize,
+}
+
+impl Stacks {
+    /// The upper end of a stack that nobody has; `expected` are the children that are still to come.
+    fn next(&mut self, expected: usize) -> *mut u128 {
+        const EACH: usize = STACK / 16;
+        if self.left == 0 {
+            self.left = expected.clamp(1, STACKS);
+            let mut area: Vec<u128> = Vec::with_capacity(self.left * EACH);
+            if self.left > 1 {
+                let (page, start) = (crate::sys::page(), area.as_mut_ptr().addr());
+                let end = start + self.left * STACK;
+                crate::sys::populate(start.next_multiple_of(page), end / page * page);
+            }
+            self.areas.push(area);
+        }
+        let top = self.left * EACH;
+        self.left -= 1;
+        self.areas.last_mut().map_or(std::ptr::null_mut(), |area| area.as_mut_ptr().wrapping_add(top))
+    }
 }
 
 /// Children on their way to `exec`.
 pub(crate) struct Batch {
     held: Vec<Held>,
+    stacks: Stacks,
     pids: Vec<i32>,
     report: OwnedFd,
     partial: Vec<u8>,
@@ -115,6 +179,7 @@ impl Batch {
         let write = lift(write.as_fd())?.unwrap_or(write);
         let mut batch = Self {
             held: Vec::new(),
+            stacks: Stacks::default(),
             pids: Vec::new(),
             report,
             partial: Vec::new(),
@@ -138,21 +203,23 @@ impl Batch {
     ) -> io::Result<()> {
         let parent = i32::try_from(std::process::id()).unwrap_or(i32::MAX);
         let common = Common { parent, report, reset };
-        for (index, child) in children.into_iter().enumerate() {
-            let held = hold(child?, index, &common)?;
+        let mut children = children.into_iter();
+        self.held.reserve(children.size_hint().0);
+        while let Some(child) = children.next() {
+            let held = hold(child?, self.held.len(), &common)?;
             self.held.push(held);
-            self.clone_last()?;
+            self.clone_last(1 + children.size_hint().0)?;
         }
         Ok(())
     }
 
-    /// Starts the child that was held last.
-    fn clone_last(&mut self) -> io::Result<()> {
+    /// Starts the child that was held last, of so many that are still to be started.
+    fn clone_last(&mut self, left: usize) -> io::Result<()> {
+        let top = self.stacks.next(left);
         let Some(held) = self.held.last_mut() else { return Ok(()) };
         let plan: *const Plan = &raw const *held.plan;
-        let top = held.stack.as_mut_ptr_range().end;
         // SAFETY: `top` is the 16-byte aligned end of a stack that, like everything `plan` points to, lives in
-        // `self.held` until the child has called exec or ended (`finish` waits for that). Without CLONE_FILES
+        // this batch until the child has called exec or ended (`drop` waits for that). Without CLONE_FILES
         // and CLONE_SIGHAND the child's descriptors and handlers are its own.
         let pid = unsafe {
             libc::clone(
@@ -245,7 +312,7 @@ impl Drop for Batch {
             let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
         }
         if self.wait().is_err() {
-            std::mem::forget(std::mem::take(&mut self.held));
+            std::mem::forget((std::mem::take(&mut self.held), std::mem::take(&mut self.stacks)));
         }
     }
 }
@@ -259,10 +326,14 @@ struct Common {
 
 fn hold(child: Child, index: usize, common: &Common) -> io::Result<Held> {
     let program = &child.program;
-    let pointers = |strings: &[CString], more: &[CString]| -> Vec<*const c_char> {
-        strings.iter().chain(more).map(|s| s.as_ptr()).chain([std::ptr::null()]).collect()
+    let pointers = |strings: &[CString], more: &Variables| -> Vec<*const c_char> {
+        let mut pointers = Vec::with_capacity(strings.len() + more.starts.len() + 1);
+        pointers.extend(strings.iter().map(|s| s.as_ptr()));
+        pointers.extend(more.pointers());
+        pointers.push(std::ptr::null());
+        pointers
     };
-    let argv = pointers(&program.argv, &[]);
+    let argv = pointers(&program.argv, &Variables::default());
     let envp = pointers(&program.env, &child.env);
     let mut lifted = Vec::new();
     let mut fds = Vec::with_capacity(child.fds.len());
@@ -295,11 +366,7 @@ fn hold(child: Child, index: usize, common: &Common) -> io::Result<Held> {
         reset: common.reset,
         index: i32::try_from(index).unwrap_or(i32::MAX),
     });
-    let stack = Vec::with_capacity(STACK / 16);
-    let mut held = Held { plan, child, _argv: argv, _envp: envp, _fds: fds, lifted, stack };
-    // SAFETY: plain integers; every byte of the capacity may be used as a stack, whatever it holds.
-    unsafe { held.stack.set_len(STACK / 16) };
-    Ok(held)
+    Ok(Held { plan, child, _argv: argv, _envp: envp, _fds: fds, lifted })
 }
 
 /// A copy above the ranks' numbers when `fd` is among them.

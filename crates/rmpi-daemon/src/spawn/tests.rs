@@ -25,7 +25,7 @@ fn child(program: &Arc<Program>, out: OwnedFd) -> Child {
     let null = Arc::new(OwnedFd::from(std::fs::File::open("/dev/null").unwrap()));
     Child {
         program: Arc::clone(program),
-        env: vec![c("OWN=2")],
+        env: Variables::of([("OWN", "2".to_owned()), ("GONE", "a\0b".to_owned())]),
         cpus: None,
         memory: None,
         fds: vec![(null, 0), (Arc::new(out), 1)],
@@ -49,7 +49,8 @@ fn reap(pid: i32) -> i32 {
 
 #[test]
 fn children_get_their_world() {
-    let script = "echo $SHARED$OWN $(pwd) $(ps -o pgid= -p $$ | tr -d ' ') $$ $(ls /proc/$$/fd | tr '\\n' ,)";
+    let script =
+        "echo $SHARED$OWN$GONE $(pwd) $(ps -o pgid= -p $$ | tr -d ' ') $$ $(ls /proc/$$/fd | tr '\\n' ,)";
     let (mut read, write) = pipe();
     let mut batch = start([Ok(child(&program(&["/bin/sh", "-c", script]), write))]);
     let pid = batch.pids()[0];
