@@ -114,6 +114,7 @@ impl Worker {
                 Some(proc) => self.pmi_eof(proc),
                 None => self.tell_servers(Event::Eof { conn }),
             }
+            self.release(false);
             self.drain();
         }
         if self.door.as_mut().is_some_and(|d| d.streams.remove(&conn).is_some()) {

@@ -73,7 +73,7 @@ struct Starting {
     procs: Vec<ProcId>,
 }
 
-/// An end that waits for the rank's last words: on stderr, and an abort in its request socket.
+/// An end that waits for the rank's last words: on stderr, and an abort in its request socket or at the port.
 struct Waiting {
     exit: RankExit,
     until: Instant,

@@ -66,6 +66,11 @@ impl Ported {
         self.streams.remove(&conn).map(|stream| stream.requests.finish()).is_some()
     }
 
+    /// Whether a process has a stream here whose end was not heard yet.
+    pub(super) fn hears(&self, proc: ProcId) -> bool {
+        self.streams.values().any(|stream| stream.who == Some(proc))
+    }
+
     /// A stream has ended; whether it was one of these, and of a rank.
     pub(super) fn gone(&mut self, conn: Conn) -> Option<Option<ProcId>> {
         self.streams.remove(&conn).map(|stream| stream.who)

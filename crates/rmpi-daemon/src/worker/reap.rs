@@ -70,7 +70,8 @@ impl Worker {
         let mut ended = Vec::new();
         for Waiting { mut exit, until } in std::mem::take(&mut self.waiting) {
             let Some(rank) = self.ranks.get_mut(&exit.proc) else { continue };
-            if all || (rank.stderr_done && rank.requests_done) || until <= now {
+            let speaks = self.ported.as_ref().is_some_and(|p| p.hears(exit.proc));
+            if all || (rank.stderr_done && rank.requests_done && !speaks) || until <= now {
                 rank.requests = None;
                 exit.last_stderr = rank.tail.borrow().lines();
                 ended.push((exit.proc, exit.end));
