@@ -89,6 +89,7 @@ const KEYS: &[(&str, Use)] = &[
     ("btl_tcp_port_min_v4", Use::Call(port_min)),
     ("btl_tcp_port_range_v4", Use::Call(port_count)),
     ("btl_tcp_sndbuf", Use::Call(send_buffer)),
+    ("mpi_yield_when_idle", Use::Call(yields)),
     ("btl_tcp_rcvbuf", Use::Call(receive_buffer)),
     ("oob_tcp_static_ipv4_ports", Use::Call(control_ports)),
     ("oob_tcp_dynamic_ipv4_ports", Use::Call(control_ports)),
@@ -302,6 +303,13 @@ fn receive_buffer(t: &mut Target<'_>, text: &str) -> Set {
 fn buffer(t: &mut Target<'_>, variable: &str, text: &str) -> Set {
     let bytes: i64 = text.trim().parse().map_err(|_| format!("'{text}' is not a number"))?;
     t.job.env.set.push((variable.into(), Some(bytes.max(0).to_string().into())));
+    Ok(())
+}
+
+/// Tells our own ranks, too: others wait for their cores that the launcher does not know of.
+fn yields(t: &mut Target<'_>, text: &str) -> Set {
+    let yields = if truth(text)? { "1" } else { "0" };
+    t.job.env.set.push(("RMPI_YIELD_WHEN_IDLE".into(), Some(yields.into())));
     Ok(())
 }
 

@@ -114,6 +114,11 @@ fn overrides() -> Result<Overrides, InitError> {
     Ok(overrides)
 }
 
+/// Whether the environment says that others wait for the cores of ranks that wait, all ranks alike.
+fn yields() -> bool {
+    std::env::var("RMPI_YIELD_WHEN_IDLE").is_ok_and(|v| !matches!(v.trim(), "" | "0"))
+}
+
 /// The costs in the environment, where the launcher was told of them.
 fn costs() -> Result<Costs, InitError> {
     match std::env::var(Costs::VARIABLE) {
@@ -289,6 +294,7 @@ impl World {
         let segment = segment(data, &block, rank, shared)?;
         let (namespace, epoch) = block.namespace();
         let key = JobKey::new(&block.key());
+        let crowded = block.oversubscribed() || yields();
         let config = Config {
             rank,
             size,
@@ -296,12 +302,12 @@ impl World {
             epoch: epoch.0,
             key: key.clone(),
             // The QUIC thread needs the core that a spinning rank would burn.
-            oversubscribed: block.oversubscribed() || quic,
+            oversubscribed: crowded || quic,
             segment: segment.clone(),
         };
         let me = Route { namespace: namespace.0, epoch: epoch.0, from: rank, to: rank };
         let rail = if quic { Some(quic_rail(udp, key.clone(), me, size, security.clone())?) } else { None };
-        let (shares, crowded) = (shares(&block, data.inside()), block.oversubscribed());
+        let shares = shares(&block, data.inside());
         let shares = shares && (segment.is_some() || !has_company(&block, rank));
         let memory = Memory { segment, shares, crowded, data, costs: costs()? };
         let acceptor = Acceptor::new(vec![listener], key, namespace.0, epoch.0, rank)
