@@ -253,7 +253,7 @@ impl Prepared {
             LaunchFault::fatal(Stage::Exec, what)
                 .hint("see ulimit -u, ulimit -n and the control group's pids limit")
         };
-        let boot = Arc::new(seal(&boot).map_err(exhausted)?);
+        let boot = Arc::new(seal("rmpi-boot", &boot).map_err(exhausted)?);
         let null = open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty());
         let null = Arc::new(null.map_err(|e| exhausted(e.into()))?);
         let shared = pmix.map(|(server, port)| server.shared_env(self.launch.ns, port));
@@ -385,8 +385,8 @@ fn streams(launch: &NodeLaunch, rank: &RankLaunch, null: &Arc<OwnedFd>) -> io::R
 }
 
 /// A memory file with this content that nobody can change any more.
-fn seal(bytes: &[u8]) -> io::Result<OwnedFd> {
-    let fd = memfd_create("rmpi-boot", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;
+pub(crate) fn seal(name: &str, bytes: &[u8]) -> io::Result<OwnedFd> {
+    let fd = memfd_create(name, MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;
     let mut file = std::fs::File::from(fd);
     file.write_all(bytes)?;
     let seals =
@@ -432,7 +432,7 @@ mod tests {
 
     #[test]
     fn the_boot_block_cannot_be_changed() {
-        let fd = seal(b"secret").unwrap();
+        let fd = seal("rmpi-boot", b"secret").unwrap();
         let mut file = std::fs::File::from(fd);
         assert!(file.write_all(b"x").is_err() && file.set_len(0).is_err());
         std::io::Seek::rewind(&mut file).unwrap();

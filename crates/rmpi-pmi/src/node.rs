@@ -16,6 +16,8 @@ pub struct Servers {
     spaces: Vec<Arc<Space>>,
     pmi: Option<PmiServer>,
     pmix: Option<PmixServer>,
+    /// The file with the node's topology, for clients of PMI.
+    topology: Option<String>,
     conns: HashMap<Conn, Domain>,
 }
 
@@ -54,6 +56,11 @@ impl Servers {
         self.pmix.as_ref()
     }
 
+    /// Clients of PMI may read the node's topology from this file, in hwloc's XML: before the first of them is heard.
+    pub fn pmi_topology(&mut self, path: String) {
+        self.topology = Some(path);
+    }
+
     /// An inherited stream has said its first bytes, which are PMI's.
     pub fn pmi_opened(&mut self, now: Duration, conn: Conn, proc: ProcId, out: &mut Vec<Action>) {
         self.conns.insert(conn, Domain::Pmi);
@@ -80,6 +87,9 @@ impl Servers {
     fn pmi_server(&mut self, now: Duration, out: &mut Vec<Action>) -> &mut PmiServer {
         self.pmi.get_or_insert_with(|| {
             let mut server = PmiServer::default();
+            if let Some(path) = &self.topology {
+                server.topology(path);
+            }
             for space in &self.spaces {
                 server.on(now, Event::Space(Arc::clone(space)), out);
             }

@@ -3,14 +3,17 @@
 
 use super::{Worker, dialled};
 use crate::kvs::Heard;
+use crate::prepare;
 use bytes::Bytes;
 use rmpi_control::{DaemonEvent, Member};
 use rmpi_pmi::Servers;
 use rmpi_pmi::api::{Action, Conn, Event, Gathered, Question, Token};
+use rmpi_pmi::pmix::topology::Drawing;
 use rmpi_types::{EndpointTable, NodeIdx, NodeLaunch, ProcId};
 use rmpi_wire::msg::Stream;
 use rmpi_wire::service::{Answer, Domain, GatherKey, Space};
 use std::collections::HashMap;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpStream;
@@ -51,6 +54,8 @@ pub(super) struct Serving {
     conns: HashMap<Conn, ProcId>,
     by_proc: HashMap<ProcId, Conn>,
     last: u64,
+    /// What clients of PMI read the node's topology from, while we live; empty where it is left to them.
+    topology: Option<Option<OwnedFd>>,
 }
 
 impl Serving {
@@ -98,6 +103,7 @@ impl Worker {
         let conn = match self.serving.by_proc.get(&proc) {
             Some(conn) => *conn,
             None => {
+                self.show_topology();
                 let conn = self.serving.fresh();
                 self.serving.conns.insert(conn, proc);
                 self.serving.by_proc.insert(proc, conn);
@@ -109,8 +115,25 @@ impl Worker {
         self.drain();
     }
 
+    /// Gives clients of PMI, before the first is heard, the node's topology to read: each would look for itself, which
+    /// costs some 10 ms of CPU a rank.
+    fn show_topology(&mut self) {
+        if self.serving.topology.is_some() {
+            return;
+        }
+        let drawing = Drawing::new(self.topology.clone());
+        // Without it they look for themselves.
+        let file = drawing.even_xml().and_then(|xml| prepare::seal("rmpi-topology", xml.as_bytes()).ok());
+        if let Some(file) = &file {
+            let path = format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd());
+            self.serving.servers.pmi_topology(path);
+        }
+        self.serving.topology = Some(file);
+    }
+
     /// These processes may dial in at the port with these numbers.
     pub(super) fn pmi_expect(&mut self, ids: Vec<(u32, ProcId)>) {
+        self.show_topology();
         self.with_servers(|servers, now, out| {
             ids.into_iter().for_each(|(id, proc)| servers.pmi_expect(now, id, proc, out));
         });

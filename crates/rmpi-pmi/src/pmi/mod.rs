@@ -44,6 +44,8 @@ struct Local {
     space: Arc<Space>,
     name: String,
     mapping: Option<String>,
+    /// The file with the node's topology.
+    topology: Bytes,
     kvs: Kvs,
     /// Keys each local rank has put since its last gather of the whole namespace.
     unsent: HashMap<Rank, Vec<Bytes>>,
@@ -60,7 +62,7 @@ struct Waiting {
 }
 
 impl Local {
-    fn new(space: Arc<Space>) -> Self {
+    fn new(space: Arc<Space>, topology: Bytes) -> Self {
         let mut kvs = Kvs::default();
         for (key, value) in &space.preputs {
             kvs.put(key.clone().into(), value.clone().into());
@@ -68,6 +70,7 @@ impl Local {
         Self {
             name: kvs_name(space.job, space.id.ns),
             mapping: mapping(&space),
+            topology,
             kvs,
             unsent: HashMap::new(),
             attrs: HashMap::new(),
@@ -81,7 +84,7 @@ impl Local {
         match key {
             b"PMI_process_mapping" => self.mapping.clone().map(Bytes::from),
             b"universeSize" => Some(self.universe().to_string().into()),
-            b"PMI_hwloc_xmlfile" => Some(Bytes::from_static(b"unavailable")),
+            b"PMI_hwloc_xmlfile" => Some(self.topology.clone()),
             _ => self.kvs.get(key).cloned(),
         }
     }
@@ -151,6 +154,8 @@ pub struct PmiServer {
     tokens: Tokens,
     /// Who may dial in with which `PMI_ID`.
     ids: HashMap<u32, ProcId>,
+    /// What namespaces that come from now on say of the file with the node's topology.
+    topology: Bytes,
 }
 
 impl Default for PmiServer {
@@ -161,6 +166,8 @@ impl Default for PmiServer {
             open: HashMap::new(),
             tokens: Tokens::new(Domain::Pmi),
             ids: HashMap::new(),
+            // What MPICH takes for an answer that there is none.
+            topology: Bytes::from_static(b"unavailable"),
         }
     }
 }
@@ -170,7 +177,7 @@ impl Server for PmiServer {
         match event {
             Event::Space(space) => {
                 let at = (space.id.ns, space.id.epoch);
-                self.spaces.entry(at).or_insert_with(|| Local::new(space));
+                self.spaces.entry(at).or_insert_with(|| Local::new(space, self.topology.clone()));
             }
             Event::Opened { conn, proc } => {
                 self.clients.insert(conn, Client { proc: Some(proc), ..Client::default() });
@@ -235,6 +242,11 @@ impl PmiServer {
         for local in self.spaces.values_mut() {
             local.waiting.retain(|w| w.conn != conn);
         }
+    }
+
+    /// Clients may read the node's topology from this file, in hwloc's XML, instead of finding it out.
+    pub(crate) fn topology(&mut self, path: &str) {
+        self.topology = Bytes::copy_from_slice(path.as_bytes());
     }
 
     /// The process behind a stream.

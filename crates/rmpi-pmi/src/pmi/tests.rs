@@ -8,11 +8,15 @@ use rmpi_types::RankSet;
 /// A server of one node with ranks `0..n` of namespace 0, each on the stream of its number.
 fn server(nodes: &[&[u32]], here: usize) -> PmiServer {
     let mut server = PmiServer::default();
-    feed(&mut server, Event::Space(Arc::new(space(0, nodes))));
-    for &rank in nodes[here] {
-        feed(&mut server, Event::Opened { conn: Conn(rank.into()), proc: ProcId::first(rank) });
-    }
+    open(&mut server, nodes, here);
     server
+}
+
+fn open(server: &mut PmiServer, nodes: &[&[u32]], here: usize) {
+    feed(server, Event::Space(Arc::new(space(0, nodes))));
+    for &rank in nodes[here] {
+        feed(server, Event::Opened { conn: Conn(rank.into()), proc: ProcId::first(rank) });
+    }
 }
 
 fn feed(server: &mut PmiServer, event: Event) -> Vec<Action> {
@@ -43,6 +47,21 @@ fn v2(body: &str) -> String {
 }
 
 const NAME: &str = "kvs_07070707070707070707070707070707_0";
+
+#[test]
+fn the_topology_is_in_a_file_where_there_is_one() {
+    let question = format!("cmd=get kvsname={NAME} key=PMI_hwloc_xmlfile\n");
+    let answer = |s: &mut PmiServer| {
+        say(s, 0, b"cmd=init pmi_version=1 pmi_subversion=1\n");
+        ask(s, &question)
+    };
+    let mut s = server(&[&[0, 1]], 0);
+    assert!(answer(&mut s).ends_with("value=unavailable\n"));
+    let mut s = PmiServer::default();
+    s.topology("/proc/7/fd/8");
+    open(&mut s, &[&[0, 1]], 0);
+    assert!(answer(&mut s).ends_with("value=/proc/7/fd/8\n"));
+}
 
 #[test]
 fn the_questions_of_mpi_init() {

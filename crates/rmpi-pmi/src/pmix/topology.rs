@@ -20,6 +20,14 @@ impl Drawing {
         Self { topology, xml: OnceCell::new() }
     }
 
+    /// The same where every CPU is as near to every device as any other: it says nothing of devices, which clients of
+    /// PMI would read from it too.
+    #[must_use]
+    pub fn even_xml(&self) -> Option<&str> {
+        let cpus = &self.topology.cpus;
+        cpus.windows(2).all(|c| (c[0].package, c[0].numa) == (c[1].package, c[1].numa)).then(|| self.xml())?
+    }
+
     /// The XML; `None` where it would take more than packages with one NUMA node each to draw.
     #[must_use]
     pub fn xml(&self) -> Option<&str> {
@@ -124,7 +132,12 @@ mod tests {
         topology.cpus[3].numa = 1;
         topology.cpus[2].package = 1;
         topology.cpus[3].package = 1;
-        assert!(Drawing::new(topology).xml().is_some());
+        let two = Drawing::new(topology);
+        assert!(two.xml().is_some());
+        assert_eq!(two.even_xml(), None, "a device is nearer to one package");
+        let one = Drawing::new(Topology::flat(2));
+        assert!(one.even_xml().is_some());
+        assert_eq!(one.even_xml(), one.xml());
         assert_eq!(Drawing::default().xml(), None);
     }
 
