@@ -38,7 +38,7 @@ pub(crate) const WORDS: &str = "\
   launch ...       first word: starting and ending ranks that do nothing (launch --np N,... --peer NAME=COMMAND ...)
 ";
 
-/// Measures, keeps, draws and reports.
+/// Measures, keeps, draws and reports: the programs in `RMPI_BIN_DIR`, or those it builds.
 ///
 /// # Errors
 /// A line saying what is wrong with the words, or which step failed.
@@ -73,7 +73,10 @@ pub(crate) fn run(words: &[&str]) -> Result<(), String> {
     let results = if draw {
         results::load(&kept)?
     } else {
-        let bin = crate::build::release()?;
+        let bin = match std::env::var_os("RMPI_BIN_DIR") {
+            Some(dir) => dir.into(),
+            None => crate::build::release()?,
+        };
         let results = measure::all(&plan, &bin);
         results::save(&results, &kept)?;
         results

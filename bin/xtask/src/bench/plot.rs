@@ -38,6 +38,12 @@ pub(super) fn short(x: f64) -> String {
     }
 }
 
+/// A place on an axis: the arithmetic that found it leaves its last digits wrong.
+fn plain(y: f64) -> String {
+    let text = format!("{y:.3}");
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
 /// A font of the system for words in the pictures, registered once.
 fn font() -> bool {
     static FOUND: OnceLock<bool> = OnceLock::new();
@@ -114,7 +120,7 @@ fn chart<DB: DrawingBackend>(m: &Measured, area: &DrawingArea<DB, Shift>) -> Res
         .y_desc(if rate(&m.mode) { "GB/s" } else { "microseconds" })
         .x_labels(14)
         .x_label_formatter(&|x| bytes(x.round() as u64))
-        .y_label_formatter(&|y| format!("{y}"))
+        .y_label_formatter(&|y| plain(*y))
         .label_style(("sans-serif", 15))
         .axis_desc_style(("sans-serif", 16))
         .bold_line_style(BLACK.mix(0.18))
