@@ -46,8 +46,8 @@ pub(crate) struct Config {
     pub(crate) delivery: Delivery,
     pub(crate) input: Input,
     pub(crate) image: Image,
-    /// The environment that is forwarded from.
-    pub(crate) env: EnvMap,
+    /// The environment that is forwarded from, if it was given or has been asked for: see [`Config::env`].
+    pub(crate) env: OnceLock<EnvMap>,
     /// Whether that is this process's.
     pub(crate) own_env: bool,
     /// Ranks' working directory where the specification names none.
@@ -73,6 +73,13 @@ pub(crate) enum Daemon {
     Forked(Forked),
     /// This process.
     Here(Joined),
+}
+
+impl Config {
+    /// The environment that is forwarded from. Made when it is first asked for: a job of this machine needs none.
+    pub(crate) fn env(&self) -> &EnvMap {
+        self.env.get_or_init(|| std::env::vars_os().collect())
+    }
 }
 
 impl Job {
@@ -317,7 +324,7 @@ impl JobBuilder {
                 input,
                 image: Image::resolve(&source)?,
                 own_env: self.env.is_none(),
-                env: self.env.unwrap_or_else(|| std::env::vars_os().collect()),
+                env: self.env.map(OnceLock::from).unwrap_or_default(),
                 cwd: cwd()?,
                 prompt: self.prompt,
                 restart: self.restart,
@@ -336,7 +343,7 @@ impl JobBuilder {
 /// Reads what the nodes are to be sent.
 fn staged(config: &Config) -> Result<Staged, StartError> {
     let mut staged = Staged::default();
-    let path = config.env.get(OsStr::new("PATH")).map(OsString::as_os_str);
+    let path = config.env().get(OsStr::new("PATH")).map(OsString::as_os_str);
     let refused = |(code, what)| StartError::File(code, what);
     for (number, app) in (0..).zip(&config.spec.apps) {
         if app.preload {

@@ -11,7 +11,7 @@ use ring::rand::{SecureRandom as _, SystemRandom};
 use rmpi_control::PlanFault;
 use rmpi_types::env::{explicit_env, forward_env};
 use rmpi_types::launch::{AppLaunch, EnvMerge, Extras, Mpi, NodeFiles, StdioKind};
-use rmpi_types::spec::{App, Host, JobSpec, Shown, Slots, Stdin, Universe};
+use rmpi_types::spec::{App, EnvMap, Host, JobSpec, Shown, Slots, Stdin, Universe};
 use rmpi_types::{
     JobId, NodeId, NodeIdx, NodeLaunch, NodeReport, ProcId, Rank, RankLaunch, RankSet, Topology,
 };
@@ -244,7 +244,9 @@ fn at_home(app: &App, config: &Config) -> bool {
 }
 
 pub(crate) fn app_launch(app: &App, config: &Config) -> AppLaunch {
+    const NOTHING: &EnvMap = &EnvMap::new();
     let wdir = app.wdir.as_ref().unwrap_or(&config.cwd);
+    let exported = if app.env.export.is_empty() { NOTHING } else { config.env() };
     AppLaunch {
         program: app.program.clone(),
         args: app.args.clone(),
@@ -252,8 +254,8 @@ pub(crate) fn app_launch(app: &App, config: &Config) -> AppLaunch {
         wdir_explicit: app.wdir.is_some(),
         search: app.search.iter().map(|dir| OsString::from(config.cwd.join(dir))).collect(),
         merge: app.env.merge,
-        env: if at_home(app, config) { Vec::new() } else { forward_env(&config.env, &app.env) },
-        set: crate::horovod::variables(config, explicit_env(&config.env, &app.env)),
+        env: if at_home(app, config) { Vec::new() } else { forward_env(config.env(), &app.env) },
+        set: crate::horovod::variables(config, explicit_env(exported, &app.env)),
         edits: app.env.edits.clone(),
     }
 }

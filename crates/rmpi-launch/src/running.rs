@@ -60,6 +60,8 @@ impl std::fmt::Debug for Input {
 impl Running {
     pub(crate) fn start(config: Config) -> io::Result<Self> {
         let (events, stream) = Events::channel();
+        // As it is now, whatever the program does to it while the job's thread begins.
+        config.env();
         let (control, inbox) = queue::unbounded_channel();
         let (done, outcome) = mpsc::sync_channel(1);
         let to_driver = control.clone();

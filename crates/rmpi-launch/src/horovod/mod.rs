@@ -69,7 +69,7 @@ type Set = Vec<(OsString, Option<OsString>)>;
 pub(crate) fn variables(config: &Config, mut set: Set) -> Set {
     let Some(store) = config.rendezvous.get() else { return set };
     for (name, value) in store_variables(store.address(), false, &config.spec.ifaces) {
-        add(&mut set, &config.env, name, value);
+        add(&mut set, config.env(), name, value);
     }
     set
 }
