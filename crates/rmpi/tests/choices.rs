@@ -60,12 +60,12 @@ fn algorithms_can_be_named_and_inspected() {
     }
     if std::env::var_os("RMPI_COLL_ALLTOALL").is_some() {
         // Equally many ranks a node, and a rest.
-        for (p, each) in [(6, 2), (5, 3)] {
+        for (p, each) in [(6, 2), (5, 3), (8, 2)] {
             common::ranks_on(p, each, |world| {
                 let told = world.comm().explain(100 << 20);
                 let two = told.lines().filter(|l| l.contains("two_level: ")).count();
                 assert!(two >= BLOCKS.len(), "{told}");
-                [0, 1, 500, 50_000].into_iter().for_each(|n| blocks(world.comm(), n));
+                [0, 1, 500, 131_072].into_iter().for_each(|n| blocks(world.comm(), n));
                 world.finalize().unwrap();
             });
         }
