@@ -27,10 +27,10 @@ const PUMP_BUDGET: usize = 4 << 20;
 /// Why a link ended.
 pub(crate) type Cause = Arc<str>;
 
-/// What a failed send means. A peer that has closed may have said something before: that is read first, and the end
-/// of the stream then ends the link.
+/// What a failed send means. What a peer that has closed said before is read first; the end of the stream then ends the
+/// link.
 fn failed(conn: &mut Conn, e: &io::Error) -> Result<(), Cause> {
-    if matches!(e.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) {
+    if rmpi_net::has_closed(e) {
         conn.tx.closed = true;
         return Ok(());
     }

@@ -18,7 +18,7 @@ mod tests;
 pub use accept::{Acceptor, Arrival};
 pub use auth::{ANSWER_LEN, HELLO_LEN, JobKey, PROOF_LEN, Route};
 pub use dial::{Dial, DialError, DialStep};
-pub use link::{Buffers, Link, TcpLink};
+pub use link::{Buffers, Link, TcpLink, has_closed};
 pub use quic::QuicRail;
 pub use tls::{Identity, KEY_LEN, Peers, PublicKey, Security};
 

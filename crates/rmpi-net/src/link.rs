@@ -54,6 +54,12 @@ pub trait Link: Send + std::fmt::Debug {
     fn rail(&self) -> &'static str;
 }
 
+/// Whether a failed send means that the peer has closed: it takes nothing more, but what it said before may be unread.
+#[must_use]
+pub fn has_closed(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
+}
+
 /// Sizes of a TCP connection's buffers in the kernel, bytes; `None` leaves them to its tuning, which is right unless
 /// much is under way on a path of long delay. It gives twice what is asked for (`socket(7)`), up to its limits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -5,7 +5,7 @@
 
 use super::keys::{Identity, PublicKey};
 use super::session::{RECORD, Session, Stop, room_for};
-use crate::link::{Link, TcpLink};
+use crate::link::{Link, TcpLink, has_closed};
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
 use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -303,8 +303,7 @@ impl Link for TlsLink {
     fn recv(&mut self, parts: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
         let mut into = Scatter { parts, index: 0, at: 0, put: 0 };
         match self.flush() {
-            // A peer that takes nothing more may have said something before.
-            Err(e) if matches!(e.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {}
+            Err(e) if has_closed(&e) => {}
             flushed => drop(flushed?),
         }
         let (n, _) = into.put(&self.plain[self.plain_at..]);
