@@ -71,6 +71,12 @@ fn a_pmi_client_that_talks_nonsense_is_the_jobs_failure() {
 }
 
 #[test]
+fn a_pmi_client_can_read_the_nodes_topology() {
+    let done = clients("pmi", "topology", &[]);
+    assert_eq!(done.code, 0, "{}", done.stderr);
+}
+
+#[test]
 fn a_message_that_never_ends_is_a_rank_that_does_not_come() {
     let done = clients("pmi", "half", &["--timeout", "2"]);
     assert_eq!(done.code, 110, "{}", done.stderr);

@@ -317,6 +317,25 @@ fn expect(words: &str, answer: &str) -> Done {
     check(line.starts_with(answer), &format!("{words:?} was answered {line:?}"))
 }
 
+/// What MPICH asks for at its start: a file it can read, unless this machine's devices lie nearer to some CPUs.
+fn topology() -> Done {
+    let name = ask("cmd=get_my_kvsname\n")?;
+    let name = name.trim().strip_prefix("cmd=my_kvsname kvsname=").ok_or("no name")?;
+    let answer = ask(&format!("cmd=get kvsname={name} key=PMI_hwloc_xmlfile\n"))?;
+    let (_, path) = answer.trim().split_once("value=").ok_or(answer.clone())?;
+    if path == "unavailable" {
+        let nodes = std::fs::read_to_string("/sys/devices/system/node/online").unwrap_or_default();
+        let cpus = std::fs::read_dir("/sys/devices/system/cpu").into_iter().flatten().flatten();
+        let package = |cpu: std::fs::DirEntry| {
+            std::fs::read_to_string(cpu.path().join("topology/physical_package_id")).ok()
+        };
+        let packages: std::collections::BTreeSet<_> = cpus.filter_map(package).collect();
+        return check(nodes.trim() != "0" || packages.len() != 1, "one package and node, and no topology");
+    }
+    let xml = std::fs::read_to_string(path).map_err(|e| format!("{path}: {e}"))?;
+    check(xml.contains("<topology") && xml.contains("\"PU\""), &xml)
+}
+
 fn pmi(mode: &str) -> Done {
     let rank = var("PMI_RANK")?;
     expect("cmd=init pmi_version=1 pmi_subversion=1\n", "cmd=response_to_init")?;
@@ -327,6 +346,7 @@ fn pmi(mode: &str) -> Done {
         "binary" if bad => expect(&"\u{7f}".repeat(100_000), "")?,
         "half" if bad => expect("999999cmd=put;", "")?,
         "others" if bad => expect("cmd=get kvsname=somebody_elses key=a\n", "cmd=get_result rc=1")?,
+        "topology" => topology()?,
         "dies" if bad => return die(),
         "absent" if rank == "2" => return hang(),
         _ => {}
