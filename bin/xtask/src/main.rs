@@ -29,7 +29,7 @@ cargo xtask contract [WORD]    check the command-line contract, or the rows with
 cargo xtask fuzz [SECONDS]     replay the fuzz seeds, then fuzz every target that long (60)
 cargo xtask mpi [--long]       the programs of tests/mpi with every MPI implementation we can get, as a table
 cargo xtask bench [WORDS]      measure against other implementations; --help says how
-cargo xtask tune [WORDS]       measure what messages cost here; --help says how
+cargo xtask tune [WORDS]       measure what ranks choose ways and sizes by; --help says how
 cargo xtask kubernetes [WORDS] every operator's pods in namespaces, or the cases with WORDS in their names
 cargo xtask images             the steps of deploy/images in folders, and what comes of them run
 cargo xtask timeline TRACE SVG draw what rmpirun --timeline wrote

@@ -7,18 +7,21 @@ use crate::local::{Local, Waiting};
 use crate::matching::Age;
 use crate::ops::OpId;
 use rmpi_net::{Dial, Link};
+use rmpi_types::Threshold;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Largest eager message.
-pub(crate) const EAGER_MAX: usize = 64 << 10;
+/// Largest eager message that any rank sends; what this one sends is told by its thresholds.
+pub(crate) const EAGER_MAX: usize = Threshold::EAGER_MOST;
+/// Bytes of a guessed message that are read into their place with its header.
+pub(crate) const GUESS_MAX: usize = 64 << 10;
 /// Eager bytes that may be unconsumed at a receiver, per sender.
 pub(crate) const WINDOW: u64 = 1 << 20;
 /// Bytes gathered into one call; a link keeps the buffer.
 pub(crate) const FRAMES_MAX: usize = 50 << 10;
-/// Bytes of the staging buffer: a whole eager message with its header, and more.
-pub(crate) const STAGING: usize = 128 << 10;
+/// Bytes of the staging buffer: what was guessed wrong goes into the first half, what lies behind it into the second.
+pub(crate) const STAGING: usize = 2 * GUESS_MAX;
 /// Unexpected rendezvous requests of one peer; more is not a rank of ours.
 pub(crate) const MAX_UNEXPECTED_RTS: usize = 1 << 20;
 

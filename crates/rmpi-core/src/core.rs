@@ -13,6 +13,7 @@ use crate::ops::{OpId, Ops, State, Status};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use rmpi_net::{Acceptor, Dial, JobKey, Route};
 use rmpi_shm::Segment;
+use rmpi_types::Thresholds;
 use std::any::Any;
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -69,6 +70,8 @@ pub struct Config {
     pub oversubscribed: bool,
     /// The memory that the ranks of this node share.
     pub segment: Option<Arc<Segment>>,
+    /// From which sizes on messages go another way; the same for all ranks.
+    pub thresholds: Thresholds,
 }
 
 /// Work that advances with the engine's progress: a non-blocking collective.

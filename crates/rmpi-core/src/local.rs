@@ -15,8 +15,6 @@ use rmpi_shm::{Area, Bells, INLINE, Impossible, Label, Peer, Pool, Segment};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-/// Largest message that is sent without asking.
-pub(crate) const LOCAL_EAGER: usize = Peer::QUICK;
 /// The first piece of a message to a receiver that waits for it; the next ones double, so that both sides copy
 /// at once from early on (4 KiB: 0.60 to 0.45 us, 16 KiB: 2.4 to 1.6).
 const FIRST_PIECE: usize = 1 << 10;
@@ -158,7 +156,8 @@ impl Core {
         len: usize,
     ) -> Result<bool, Cause> {
         let Some(local) = conn.local.as_deref_mut() else { return Ok(false) };
-        let eager = len <= LOCAL_EAGER && local.spend(cost(len as u64)).map_err(impossible)?;
+        let eager =
+            len <= self.config.thresholds.local_eager && local.spend(cost(len as u64)).map_err(impossible)?;
         if eager {
             local.messages.push_back(Waiting::Eager { op: id, at: 0 });
         } else {
@@ -281,7 +280,7 @@ impl Core {
     /// an operation. Whether it went.
     #[inline]
     pub(crate) fn send_at_once(&mut self, s: &SendSpec, bytes: &[u8]) -> bool {
-        if bytes.len() > LOCAL_EAGER || !self.revoked.is_empty() {
+        if bytes.len() > self.config.thresholds.local_eager || !self.revoked.is_empty() {
             return false;
         }
         let Some(conn) = self.conns.get_mut(s.to as usize).and_then(Option::as_deref_mut) else {

@@ -4,13 +4,13 @@
 use crate::conn::{Conn, Incoming, Target, WINDOW, cost};
 use crate::core::Core;
 use crate::header::{Header, Kind};
-use crate::local::{LOCAL_EAGER, Local, MORE, impossible};
+use crate::local::{Local, MORE, impossible};
 use crate::matching::{Body, Envelope, Unexpected};
 use crate::memory::RawBuf;
 use crate::ops::{OpId, State, Status};
 use crate::submit::{From, RecvSpec};
 use crate::transmit::Cause;
-use rmpi_shm::{Message, Place};
+use rmpi_shm::{Message, Peer, Place};
 
 /// Slots taken in one round from one peer.
 const TAKES: usize = 64;
@@ -257,7 +257,7 @@ impl Core {
             && s.tag.is_none_or(|t| t == m.label.tag)
             && m.label.check == s.check
             && m.length <= into.len() as u64
-            && m.length <= LOCAL_EAGER as u64
+            && m.length <= Peer::QUICK as u64
             && rx.incoming.is_none();
         if !fits {
             return Quick::Other;

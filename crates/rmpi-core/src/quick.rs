@@ -1,7 +1,7 @@
 //! Blocking messages over a link without an operation: sent in one call while nothing else waits to be sent,
 //! received in one call while nothing else is received. All else goes the long way, and nothing is done twice.
 
-use crate::conn::{Conn, EAGER_MAX, cost};
+use crate::conn::{Conn, GUESS_MAX, cost};
 use crate::core::Core;
 use crate::engine::Engine;
 use crate::error::Fault;
@@ -34,7 +34,7 @@ impl Core {
     /// Sends an eager message, if its link is in use and idle and takes all of it now; whether it did.
     pub(crate) fn send_quickly(&mut self, s: &SendSpec, payload: &[u8]) -> bool {
         let len = payload.len();
-        if len > EAGER_MAX || !self.revoked.is_empty() {
+        if len > self.config.thresholds.eager || !self.revoked.is_empty() {
             return false;
         }
         let Some(conn) = self.conns.get_mut(s.to as usize).and_then(Option::as_deref_mut) else {
@@ -96,7 +96,7 @@ impl Core {
         let Some(conn) = self.conns[rank as usize].as_deref_mut() else { return Look::Other };
         let Conn { link: Some(link), rx, .. } = conn else { return Look::Other };
         let mut head = [0; HEADER_LEN];
-        let window = buf.part(0, EAGER_MAX);
+        let window = buf.part(0, GUESS_MAX);
         let parts = &mut [IoSliceMut::new(&mut head), IoSliceMut::new(window.bytes_mut())];
         // An error, or the end of the stream, shows again on the long way.
         let n = match link.recv(parts) {

@@ -1,7 +1,7 @@
 //! The receiving half of a link: header and payload in one system call where the next message can be guessed,
 //! straight into the posted buffer; staged otherwise. Everything a peer says is checked before it is used.
 
-use crate::conn::{Conn, EAGER_MAX, Incoming, MAX_UNEXPECTED_RTS, STAGING, Target, WINDOW, cost};
+use crate::conn::{Conn, EAGER_MAX, GUESS_MAX, Incoming, MAX_UNEXPECTED_RTS, STAGING, Target, WINDOW, cost};
 use crate::core::Core;
 use crate::error::Fault;
 use crate::header::{HEADER_LEN, Header, Kind};
@@ -13,8 +13,6 @@ use std::io::{ErrorKind, IoSliceMut};
 
 /// Receive calls on one link in one round.
 const READS: usize = 4;
-/// Payloads from here on are read without staging what follows.
-const DIRECT_FROM: usize = 16 << 10;
 
 enum Read {
     Nothing,
@@ -123,12 +121,12 @@ impl Core {
             rx.end = n;
             return Ok(read_of(n, STAGING));
         };
-        let room = direct.len();
+        let (room, direct_from) = (direct.len(), self.config.thresholds.direct_from);
         let n = if room < left {
             checked(link.recv(&mut [IoSliceMut::new(direct)]), *bye)?
         } else {
             // Behind a large message the next header only, so that what it announces is read in place, too.
-            let large = rx.incoming.as_ref().is_some_and(|i| i.len >= DIRECT_FROM as u64);
+            let large = rx.incoming.as_ref().is_some_and(|i| i.len >= direct_from as u64);
             let behind = if large { HEADER_LEN } else { rx.staging.len() };
             let staging = IoSliceMut::new(&mut rx.staging[..behind]);
             checked(link.recv(&mut [IoSliceMut::new(direct), staging]), *bye)?
@@ -150,7 +148,7 @@ impl Core {
                 _ => None,
             });
             let window = offset.and_then(|at| {
-                let window = self.ops.get(op)?.buf.part(usize::try_from(at).ok()?, EAGER_MAX);
+                let window = self.ops.get(op)?.buf.part(usize::try_from(at).ok()?, GUESS_MAX);
                 (window.len() > 0).then_some((op, at, window))
             });
             if window.is_some() {
@@ -173,9 +171,9 @@ impl Core {
         let (head_part, window_part) = (IoSliceMut::new(&mut head), IoSliceMut::new(window.bytes_mut()));
         let exact = HEADER_LEN + window.len();
         // Where messages come one by one, a place for what follows would be looked at in vain each time.
-        let (received, asked) = if rx.streak > 1 && window.len() < DIRECT_FROM {
-            let staging = IoSliceMut::new(&mut rx.staging[EAGER_MAX..]);
-            (link.recv(&mut [head_part, window_part, staging]), exact + STAGING - EAGER_MAX)
+        let (received, asked) = if rx.streak > 1 && window.len() < self.config.thresholds.direct_from {
+            let staging = IoSliceMut::new(&mut rx.staging[GUESS_MAX..]);
+            (link.recv(&mut [head_part, window_part, staging]), exact + STAGING - GUESS_MAX)
         } else {
             // A message that fills its receive is rarely followed by another at once.
             (link.recv(&mut [head_part, window_part]), exact + 1)
@@ -210,8 +208,8 @@ impl Core {
         let carries = matches!(header.kind, Kind::Eager | Kind::Data);
         let stage = |conn: &mut Conn| {
             let rx = &mut conn.rx;
-            rx.staging[EAGER_MAX - landed..EAGER_MAX].copy_from_slice(&window.bytes()[..landed]);
-            (rx.start, rx.end) = (EAGER_MAX - landed, EAGER_MAX + behind);
+            rx.staging[GUESS_MAX - landed..GUESS_MAX].copy_from_slice(&window.bytes()[..landed]);
+            (rx.start, rx.end) = (GUESS_MAX - landed, GUESS_MAX + behind);
         };
         if !carries || header.length < landed as u64 {
             // Bytes of a later message landed in the window: the wrong guess is undone before anything can
@@ -223,7 +221,7 @@ impl Core {
         match &mut conn.rx.incoming {
             Some(incoming) if incoming.target == Target::Op(op, offset) => {
                 incoming.got = landed as u64;
-                (conn.rx.start, conn.rx.end) = (EAGER_MAX, EAGER_MAX + behind);
+                (conn.rx.start, conn.rx.end) = (GUESS_MAX, GUESS_MAX + behind);
             }
             // The message was another's; this receive is still posted and its memory still lent.
             _ => stage(conn),

@@ -1,6 +1,6 @@
 //! Submitting, testing, cancelling and releasing operations.
 
-use crate::conn::{EAGER_MAX, FRAMES_MAX, Item, WINDOW, cost};
+use crate::conn::{FRAMES_MAX, Item, WINDOW, cost};
 use crate::core::{Core, Task};
 use crate::error::Fault;
 use crate::header::{HEADER_LEN, Header, Kind};
@@ -152,7 +152,7 @@ impl Core {
         };
         let price = cost(len as u64);
         let mut outcome = Ok(false);
-        if len > EAGER_MAX || conn.credit < price {
+        if len > self.config.thresholds.eager || conn.credit < price {
             (header.kind, header.id) = (Kind::Rts, id.raw());
             if let Some(op) = self.ops.get_mut(id) {
                 op.state = State::SendWaiting;
@@ -197,7 +197,7 @@ impl Core {
             self.complete(id, Ok(status));
             return;
         }
-        let copied = buf.len() <= EAGER_MAX && self.self_bytes + cost(len) <= WINDOW;
+        let copied = buf.len() <= self.config.thresholds.eager && self.self_bytes + cost(len) <= WINDOW;
         let body = if copied {
             self.self_bytes += cost(len);
             Body::Eager { bytes: buf.bytes().to_vec(), got: buf.len(), claimed: None }

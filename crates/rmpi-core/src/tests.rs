@@ -3,6 +3,7 @@
 use super::*;
 use rmpi_net::{Acceptor, Identity, JobKey, KEY_LEN, Peers, PublicKey, QuicRail, Route, Security};
 use rmpi_shm::Segment;
+use rmpi_types::{Threshold, Thresholds};
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
@@ -13,6 +14,7 @@ mod faults;
 mod traffic;
 
 mod local;
+mod thresholds;
 
 /// Addresses, and whether the ranks share memory.
 struct Table(Vec<SocketAddr>, bool);
@@ -59,7 +61,7 @@ fn neighbours(n: u32) -> Vec<Engine> {
 fn engines_over(rail: Rail, n: u32, oversubscribed: bool) -> (Vec<Engine>, Vec<SocketAddr>) {
     let world: Vec<u32> = (0..n).collect();
     let shm = (rail == Rail::Shm).then(|| rmpi_shm::create(&world).unwrap());
-    engines_with(rail, n, oversubscribed, shm)
+    engines_with(rail, n, oversubscribed, shm, Thresholds::default())
 }
 
 fn engines_with(
@@ -67,6 +69,7 @@ fn engines_with(
     n: u32,
     oversubscribed: bool,
     shm: Option<OwnedFd>,
+    thresholds: Thresholds,
 ) -> (Vec<Engine>, Vec<SocketAddr>) {
     let listeners: Vec<_> = (0..n).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
     let addresses: Vec<_> = listeners.iter().map(|l| l.local_addr().unwrap()).collect();
@@ -87,8 +90,16 @@ fn engines_with(
         });
         let acceptor = Acceptor::new(vec![l], key.clone(), 0, 0, rank).unwrap();
         let acceptor = acceptor.secured(security).over_quic(quic);
-        let config =
-            Config { rank, size: n, namespace: 0, epoch: 0, key: key.clone(), oversubscribed, segment };
+        let config = Config {
+            rank,
+            size: n,
+            namespace: 0,
+            epoch: 0,
+            key: key.clone(),
+            oversubscribed,
+            segment,
+            thresholds,
+        };
         Engine::new(config, Box::new(Table(addresses.clone(), shm.is_some())), Some(acceptor)).unwrap()
     });
     (engines.collect(), addresses)

@@ -11,7 +11,7 @@ use rmpi_coll::select::{Layout, Overrides, Selector};
 use rmpi_core::{Config, Engine, Helper};
 use rmpi_net::{Acceptor, Buffers, Identity, JobKey, Peers as _, QuicRail, Route, Security};
 use rmpi_shm::Segment;
-use rmpi_types::{BadCosts, Costs, DataPlane, NodeIdx, Rank, Transport};
+use rmpi_types::{BadTuning, DataPlane, NodeIdx, Rank, Transport, Tuning};
 use rmpi_wire::boot::BootBlock;
 use std::collections::HashMap;
 use std::env::VarError;
@@ -46,8 +46,8 @@ pub(crate) struct Inner {
     /// Scratch memory of past collectives, for the next.
     pub(crate) scratch: Mutex<Vec<Vec<u64>>>,
     pub(crate) overrides: Overrides,
-    /// What messages cost here, as all ranks were told.
-    pub(crate) costs: Costs,
+    /// What messages cost here, and how they are cut, as all ranks were told.
+    pub(crate) tuning: Tuning,
     over: AtomicBool,
     /// The thread that makes progress, until the end.
     helper: Mutex<Option<Helper>>,
@@ -72,7 +72,7 @@ impl Inner {
         let ranks = u32::try_from(group.len()).unwrap_or(u32::MAX);
         let nodes = u32::try_from(nodes).unwrap_or(ranks);
         let mut selector = Selector::new(Layout { ranks, nodes });
-        selector.costs = self.costs;
+        selector.costs = self.tuning.costs;
         if !self.shares {
             // Ranks of one node talk over sockets, too.
             selector.costs.inside = selector.costs.between;
@@ -88,7 +88,7 @@ struct Memory {
     shares: bool,
     crowded: bool,
     data: DataPlane,
-    costs: Costs,
+    tuning: Tuning,
 }
 
 /// Whether every node's ranks share memory, as far as the table says: where a node could not make it, its ranks
@@ -119,14 +119,14 @@ fn yields() -> bool {
     std::env::var("RMPI_YIELD_WHEN_IDLE").is_ok_and(|v| !matches!(v.trim(), "" | "0"))
 }
 
-/// The costs in the environment, where the launcher was told of them.
-fn costs() -> Result<Costs, InitError> {
-    match std::env::var(Costs::VARIABLE) {
-        Ok(text) => text.parse().map_err(|e: BadCosts| e.to_string()),
-        Err(VarError::NotPresent) => Ok(Costs::default()),
+/// The tuning table in the environment, where the launcher was told of one.
+fn tuning() -> Result<Tuning, InitError> {
+    match std::env::var(Tuning::VARIABLE) {
+        Ok(text) => text.parse().map_err(|e: BadTuning| e.to_string()),
+        Err(VarError::NotPresent) => Ok(Tuning::default()),
         Err(e @ VarError::NotUnicode(_)) => Err(e.to_string()),
     }
-    .map_err(|what| InitError::Environment { name: Costs::VARIABLE, what })
+    .map_err(|what| InitError::Environment { name: Tuning::VARIABLE, what })
 }
 
 /// The sizes of sockets' buffers in the environment; 0 is the kernel's own, as in Open MPI.
@@ -252,6 +252,7 @@ impl World {
 
     /// A world of one.
     fn alone() -> Result<Self, InitError> {
+        let tuning = tuning()?;
         let config = Config {
             rank: 0,
             size: 1,
@@ -260,11 +261,12 @@ impl World {
             key: JobKey::new(&[0; 32]),
             oversubscribed: false,
             segment: None,
+            thresholds: tuning.thresholds,
         };
         let engine = Engine::new(config, Box::new(Alone), None).map_err(InitError::System)?;
         let kvs = Kvs::Alone(HashMap::new());
         let data = DataPlane::default();
-        let memory = Memory { segment: None, shares: false, crowded: false, data, costs: costs()? };
+        let memory = Memory { segment: None, shares: false, crowded: false, data, tuning };
         Ok(Self::from_parts(engine, 0, 1, None, kvs, overrides()?, memory))
     }
 
@@ -295,6 +297,7 @@ impl World {
         let (namespace, epoch) = block.namespace();
         let key = JobKey::new(&block.key());
         let crowded = block.oversubscribed() || yields();
+        let tuning = tuning()?;
         let config = Config {
             rank,
             size,
@@ -304,12 +307,13 @@ impl World {
             // The QUIC thread needs the core that a spinning rank would burn.
             oversubscribed: crowded || quic,
             segment: segment.clone(),
+            thresholds: tuning.thresholds,
         };
         let me = Route { namespace: namespace.0, epoch: epoch.0, from: rank, to: rank };
         let rail = if quic { Some(quic_rail(udp, key.clone(), me, size, security.clone())?) } else { None };
         let shares = shares(&block, data.inside());
         let shares = shares && (segment.is_some() || !has_company(&block, rank));
-        let memory = Memory { segment, shares, crowded, data, costs: costs()? };
+        let memory = Memory { segment, shares, crowded, data, tuning };
         let acceptor = Acceptor::new(vec![listener], key, namespace.0, epoch.0, rank)
             .map_err(|source| InitError::Descriptor { name: "listen", source })?
             .secured(security)
@@ -340,7 +344,7 @@ impl World {
         overrides: Overrides,
         memory: Memory,
     ) -> Self {
-        let Memory { segment, shares, crowded, data, costs } = memory;
+        let Memory { segment, shares, crowded, data, tuning } = memory;
         let explains = std::env::var_os("RMPI_COLL_EXPLAIN").is_some_and(|v| v != "0" && !v.is_empty());
         let inner = Arc::new(Inner {
             engine,
@@ -357,7 +361,7 @@ impl World {
             explains,
             scratch: Mutex::new(Vec::new()),
             overrides,
-            costs,
+            tuning,
             over: AtomicBool::new(false),
             helper: Mutex::new(None),
         });

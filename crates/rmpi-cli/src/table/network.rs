@@ -3,7 +3,7 @@
 use crate::row::{Act, Row, Set, Topic, row};
 use crate::values;
 use rmpi_types::launch::{IpFamily, PmiKind};
-use rmpi_types::{BadCosts, Costs, UnknownTransport};
+use rmpi_types::{BadTuning, Tuning, UnknownTransport};
 
 const T: Topic = Topic::Network;
 
@@ -93,12 +93,13 @@ pub(super) const ROWS: &[Row] = &[
         &[],
         "TABLE",
         Act::Text(|t, table| {
-            let costs: Costs = table.parse().map_err(|e: BadCosts| e.to_string())?;
-            t.publish(Costs::VARIABLE, &costs.to_string())
+            let tuning: Tuning = table.parse().map_err(|e: BadTuning| e.to_string())?;
+            t.publish(Tuning::VARIABLE, &tuning.to_string())
         }),
-        "What messages cost here, for the choice of collectives' algorithms by ranks that use the rmpi library: \
-         'inside=500,0.1 between=10000,0.33 reduce=0.1' is what is assumed (nanoseconds; nanoseconds a byte). `cargo xtask \
-         tune` measures it; the place for it is the configuration file: costs = inside=... .",
+        "What messages cost here and from which sizes on they go another way, for ranks that use the rmpi library: \
+         'inside=500,0.1 between=10000,0.33 reduce=0.1' is assumed (nanoseconds; nanoseconds a byte), and thresholds such as \
+         eager=65536 may follow (bytes; docs/tuning.md has all). `cargo xtask tune` measures it; the place for it is the \
+         configuration file: costs = inside=... .",
     ),
     row(
         T,

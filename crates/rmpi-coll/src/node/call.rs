@@ -3,6 +3,7 @@
 
 use super::block::SMALL;
 use crate::kernels::Reducer;
+use rmpi_types::Thresholds;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -144,14 +145,6 @@ pub(super) struct Cut {
     pub(super) ahead: u64,
 }
 
-/// Outputs from this size on are written past the caches: with the inputs of two ranks they are larger than a
-/// 32 MiB cache.
-const STREAM: usize = 16 << 20;
-/// Longest piece of two ranks with a core each; see `Call::cut`.
-const SHORT: usize = 16 << 10;
-/// Longest segment when ranks share cores: a quarter of the ring.
-const LONG: usize = 512 << 10;
-
 impl Call {
     pub(super) fn lay(&self) -> Lay {
         match self.kind {
@@ -209,27 +202,30 @@ impl Call {
         }
     }
 
-    pub(super) fn streams(&self) -> bool {
-        self.longest() >= STREAM
+    /// Whether outputs are written past the caches: with the inputs they are larger than those.
+    pub(super) fn streams(&self, thresholds: &Thresholds) -> bool {
+        self.longest() >= thresholds.stream
     }
 
     /// How the data of `p` members is cut.
     ///
     /// Measured: two ranks with a core each exchange best in pieces of 16 KiB below 1 MiB, of 32 KiB to 8 MiB, of
-    /// 64 KiB above. Ranks that share cores want few and long segments: each costs them changes of place.
-    pub(super) fn cut(&self, p: usize, crowded: bool) -> Cut {
+    /// 64 KiB above. Ranks that share cores want few and long segments (built in: a quarter of the ring): each costs
+    /// them changes of place.
+    pub(super) fn cut(&self, p: usize, crowded: bool, thresholds: &Thresholds) -> Cut {
+        let (short, long) = (thresholds.node_piece, thresholds.node_turn);
         let longest = self.longest().max(1);
         let blocks = if self.lay() == Lay::Blocks { p } else { 1 };
         let most = if !crowded && p > 2 {
-            (8 * SHORT / blocks) & !63
+            (8 * short / blocks) & !63
         } else if !crowded {
             match longest {
-                0..0x10_0000 => SHORT,
-                0x10_0000..0x80_0000 => 2 * SHORT,
-                _ => 4 * SHORT,
+                0..0x10_0000 => short & !63,
+                0x10_0000..0x80_0000 => (2 * short) & !63,
+                _ => (4 * short) & !63,
             }
         } else {
-            (LONG / blocks) & !63
+            (long / blocks) & !63
         };
         let piece = most.min(longest.next_multiple_of(64)).max(64);
         let stride = (piece * blocks).next_power_of_two();

@@ -35,7 +35,7 @@ pub(super) struct Exchange {
 impl Exchange {
     pub(super) fn new<M: Memory>(call: &Call, group: &Group<M>, cursor: &Cursor) -> Self {
         let (p, me) = (group.size(), group.me);
-        let cut = call.cut(p, group.crowded);
+        let cut = call.cut(p, group.crowded, &group.thresholds);
         let start = cursor.position.next_multiple_of(cut.stride as u64);
         let giving = if !call.gives(me) {
             0
@@ -271,7 +271,7 @@ impl Exchange {
         };
         let at = call.result_at(me, buffers);
         let output = &mut buffers.output[at + part.start..at + part.end];
-        combine(call, members, from, output, part.len(), call.streams())?;
+        combine(call, members, from, output, part.len(), call.streams(&group.thresholds))?;
         self.taken += 1;
         Ok(part.len())
     }

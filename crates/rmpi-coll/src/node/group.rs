@@ -4,6 +4,7 @@ use super::block::{BLOCK_LEN, RING, RING_LEN, SLOTS, Slots};
 use super::direct::Reach;
 use super::memory::Memory;
 use crate::PlanError;
+use rmpi_types::Thresholds;
 use std::sync::Arc;
 
 /// The blocks of all members, in their order.
@@ -13,6 +14,8 @@ pub struct Group<M> {
     pub(super) me: usize,
     /// More ranks than cores: long pieces, so that ranks change places seldom.
     pub(super) crowded: bool,
+    /// How data is cut.
+    pub(super) thresholds: Thresholds,
     /// Buffers of members in memory that all reach.
     pub(super) reach: Option<Arc<dyn Reach<M>>>,
 }
@@ -34,13 +37,19 @@ impl<M: Memory> Group<M> {
         if me >= blocks.len() {
             return Err(PlanError::Rank { rank: u32::try_from(me).unwrap_or(u32::MAX), size });
         }
-        Ok(Self { blocks, me, crowded, reach: None })
+        Ok(Self { blocks, me, crowded, thresholds: Thresholds::default(), reach: None })
     }
 
     /// The same group, for [`super::Kind::AllreduceShared`] too.
     #[must_use]
     pub fn reaching(self, reach: Arc<dyn Reach<M>>) -> Self {
         Self { reach: Some(reach), ..self }
+    }
+
+    /// The same group with data cut by these, the same for all members.
+    #[must_use]
+    pub fn tuned(self, thresholds: Thresholds) -> Self {
+        Self { thresholds, ..self }
     }
 
     /// Number of members.

@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::kernels::{DataType, Op, Reducer};
+use rmpi_types::{Threshold, Thresholds};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -224,16 +225,22 @@ impl Reach<Window> for Heaps {
     }
 }
 
-fn groups(p: usize, crowded: bool, heaps: &Arc<Heaps>) -> Vec<Group<Window>> {
+fn groups(p: usize, crowded: bool, thresholds: Thresholds, heaps: &Arc<Heaps>) -> Vec<Group<Window>> {
     let blocks: Vec<Window> = (0..p).map(|_| Window::private(Group::<Window>::BLOCK)).collect();
-    let group = |me| Group::new(blocks.clone(), me, crowded).unwrap().reaching(heaps.clone());
+    let group =
+        |me| Group::new(blocks.clone(), me, crowded).unwrap().tuned(thresholds).reaching(heaps.clone());
     (0..p).map(group).collect()
 }
 
 /// Runs the operations, members looked at in random order and ahead of each other as far as they can.
 fn run(p: usize, crowded: bool, cases: &mut [Case], random: &mut Random) {
+    run_tuned(p, crowded, Thresholds::default(), cases, random);
+}
+
+/// The same with data cut by these.
+fn run_tuned(p: usize, crowded: bool, thresholds: Thresholds, cases: &mut [Case], random: &mut Random) {
     let heaps = Arc::new(Heaps::of(cases));
-    let groups = groups(p, crowded, &heaps);
+    let groups = groups(p, crowded, thresholds, &heaps);
     let mut cursors = vec![Cursor::new(p); p];
     let mut passes: Vec<Pass> = (0..p).map(|_| Pass::new(1)).collect();
     let mut at = vec![0usize; p];
@@ -297,9 +304,27 @@ fn large_operations_go_round_the_rings() {
 }
 
 #[test]
+fn data_may_be_cut_by_any_table() {
+    for (p, crowded) in [(2, false), (2, true), (3, false), (5, true), (7, false)] {
+        for most in [false, true] {
+            let mut thresholds = Thresholds::default();
+            for t in Threshold::ALL {
+                let value = if most { t.range.end() } else { t.range.start() };
+                t.set(&mut thresholds, &value.to_string()).unwrap();
+            }
+            let mut random = Random(5 + p as u64);
+            let mut cases: Vec<Case> = (0..22)
+                .map(|n| case(n, p, [513, 9_001, 70_001, 300_000][random.below(4)], n, &mut random))
+                .collect();
+            run_tuned(p, crowded, thresholds, &mut cases, &mut random);
+        }
+    }
+}
+
+#[test]
 fn another_call_is_noticed() {
     for words in [1, 100, 10_000] {
-        let groups = groups(3, true, &Arc::default());
+        let groups = groups(3, true, Thresholds::default(), &Arc::default());
         let mut random = Random(1);
         let mut cases = [case(0, 3, words, 3, &mut random), case(1, 3, words, 6, &mut random)];
         let mut seen = [false; 3];
@@ -328,7 +353,7 @@ fn ranks_as_threads() {
         let words = [1, 5, 100, 512, 4096, 30_000, 150_000];
         let cases: Vec<Case> = (0..33).map(|n| case(n, p, words[random.below(7)], n, &mut random)).collect();
         let heaps = Arc::new(Heaps::of(&cases));
-        let groups = groups(p, true, &heaps);
+        let groups = groups(p, true, Thresholds::default(), &heaps);
         let mut by_rank: Vec<Vec<_>> = (0..p).map(|_| Vec::new()).collect();
         for case in cases {
             let parts = case.inputs.into_iter().zip(case.outputs).zip(case.want);

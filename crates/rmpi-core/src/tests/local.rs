@@ -57,7 +57,8 @@ fn a_neighbour_that_ends_without_finishing_is_named_after_its_last_words() {
 #[test]
 fn a_process_that_the_daemon_saw_end_is_lost_though_it_never_came() {
     let file = rmpi_shm::create(&[0, 1]).unwrap();
-    let (mut engines, _) = engines_with(Rail::Shm, 2, true, Some(file.try_clone().unwrap()));
+    let (mut engines, _) =
+        engines_with(Rail::Shm, 2, true, Some(file.try_clone().unwrap()), Thresholds::default());
     std::mem::forget(engines.pop());
     let waiting = engines[0].with(|c| c.recv_owned(&from(1, 1), Box::new(vec![0u8; 8])));
     rmpi_shm::mark_gone(&file, 1).unwrap();
@@ -139,7 +140,7 @@ proptest! {
     fn garbage_in_the_segment_is_an_error_value(slots in slots(), taken: u64, freed: u64, count in 0u64..3) {
         let file = rmpi_shm::create(&[0, 1]).unwrap();
         let hostile = Segment::attach(file.try_clone().unwrap(), 1, 2).unwrap();
-        let (mut engines, _) = engines_with(Rail::Shm, 2, true, Some(file));
+        let (mut engines, _) = engines_with(Rail::Shm, 2, true, Some(file), Thresholds::default());
         std::mem::forget(engines.pop());
         let engine = engines.pop().unwrap();
         let posted: Vec<OpId> = (0..3)

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-/// Payload of a piece of a large message: a unit is delivered whole, so a smaller piece flows sooner.
-const PIECE: usize = 256 << 10;
+/// Payload of a piece of a large message, at most: a unit is delivered whole, and has a header.
+const PIECE: usize = 1 << 20;
 
 /// An authenticated, encrypted connection to one rank.
 pub(crate) struct QuicLink {

@@ -49,7 +49,7 @@ impl Levels {
         let count = u32::try_from(leaders.len()).ok()?;
         let mut selector = Selector::new(Layout { ranks: count, nodes: count });
         selector.overrides = inner.overrides;
-        selector.costs = inner.costs;
+        selector.costs = inner.tuning.costs;
         Some(Self { leaders, node, nodes, peers, selector })
     }
 

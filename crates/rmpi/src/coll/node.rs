@@ -197,7 +197,8 @@ impl Node {
         let crowded = inner.crowded;
         let blocks = areas.iter().cloned().map(Window::from).collect();
         let heaps = Heaps::new(inner.segment.clone()?, members.locals.clone());
-        let group = Group::new(blocks, members.me, crowded).ok()?.reaching(Arc::new(heaps));
+        let group = Group::new(blocks, members.me, crowded).ok()?;
+        let group = group.tuned(inner.tuning.thresholds).reaching(Arc::new(heaps));
         let Members { locals, ranks, .. } = members;
         let cursor = Mutex::new(Cursor::new(locals.len()));
         let sleepers = Sleepers::new(segment);
