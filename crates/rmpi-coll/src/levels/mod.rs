@@ -68,6 +68,13 @@ impl Nodes {
         self.members.iter().all(|m| m.len() == each).then_some(each)
     }
 
+    /// A rank of each node to speak for it: member n, counted around, of node n. Ranks are bound to cores in their
+    /// order; where nodes are containers of one machine, their first members would all share its first core.
+    #[must_use]
+    pub fn leaders(&self) -> Vec<u32> {
+        self.members.iter().enumerate().map(|(n, m)| m[n % m.len()]).collect()
+    }
+
     /// Ranks follow each other node by node.
     #[must_use]
     pub fn in_order(&self) -> bool {
@@ -86,7 +93,7 @@ pub struct TwoLevel<'a> {
     between: Selector,
 }
 
-/// One rank of each node: the root for its own, the first of every other.
+/// One rank of each node: the root for its own, the leader of every other.
 struct Heads {
     ranks: Vec<u32>,
     /// Node of the root.
@@ -142,7 +149,7 @@ impl<'a> TwoLevel<'a> {
 
     fn heads(&self, root: u32) -> Result<Heads, PlanError> {
         self.team.check_root(root)?;
-        let mut ranks: Vec<u32> = self.nodes.members.iter().map(|m| m[0]).collect();
+        let mut ranks = self.nodes.leaders();
         let node = self.nodes.of[root as usize];
         ranks[node] = root;
         let head = ranks[self.node];

@@ -20,10 +20,12 @@ use std::sync::Arc;
 /// How a communicator's ranks lie on nodes, and this one among them.
 #[derive(Debug)]
 pub(crate) struct Levels {
-    /// Each node's first rank, of the world, in the order of the nodes' first ranks.
+    /// Each node's leader, of the world.
     leaders: Arc<[u32]>,
     /// This node's number among them.
     node: usize,
+    /// The member of this node that is in `leaders`.
+    lead: usize,
     /// The ranks of the communicator on them.
     pub(crate) nodes: Nodes,
     /// Ranks of the world with this one's number on all nodes, where nodes have equally many.
@@ -43,14 +45,15 @@ impl Levels {
         let rank = group.iter().position(|&w| w == inner.rank)?;
         let node = nodes.of()[rank];
         let me = members[node].iter().position(|&r| r as usize == rank)?;
-        let one_of_each = |i: usize| members.iter().map(|m| group[m[i] as usize]).collect();
-        let peers = nodes.each().map(|_| one_of_each(me));
-        let leaders: Arc<[u32]> = one_of_each(0);
+        let peers = nodes.each().map(|_| members.iter().map(|m| group[m[me] as usize]).collect());
+        let chosen = nodes.leaders();
+        let lead = members[node].iter().position(|&r| r == chosen[node])?;
+        let leaders: Arc<[u32]> = chosen.iter().map(|&r| group[r as usize]).collect();
         let count = u32::try_from(leaders.len()).ok()?;
         let mut selector = Selector::new(Layout { ranks: count, nodes: count });
         selector.overrides = inner.overrides;
         selector.costs = inner.tuning.costs;
-        Some(Self { leaders, node, nodes, peers, selector })
+        Some(Self { leaders, node, lead, nodes, peers, selector })
     }
 
     fn team(&self) -> Result<Team, PlanError> {
@@ -116,7 +119,7 @@ impl Communicator {
     fn barrier_in_two(&self, levels: &Levels, ask: &Ask<'_>) -> Result<(), Error> {
         let number = self.draw();
         self.inside(ask, Kind::Barrier, Lens::Each(0), None, &mut [])?;
-        if self.place() == 0 {
+        if self.place() == levels.lead {
             let schedule = self.planned(ask, Scope::Leaders, || Ok(algo::barrier(levels.team()?)))?;
             self.over_messages(
                 &self.wire(ask, Scope::Leaders, &levels.leaders, number),
@@ -125,7 +128,7 @@ impl Communicator {
                 &mut [],
             )?;
         }
-        self.inside(ask, Kind::Bcast { root: 0 }, Lens::Each(0), None, &mut [])
+        self.inside(ask, Kind::Bcast { root: levels.lead }, Lens::Each(0), None, &mut [])
     }
 
     fn bcast_in_two(
@@ -138,7 +141,7 @@ impl Communicator {
         let number = self.draw();
         let (leaders, node) = levels.led_by(root, self.world_rank(root)?);
         let here = node == levels.node;
-        let first = if here { self.member(root) } else { 0 };
+        let first = if here { self.member(root) } else { levels.lead };
         let bytes = buffers.output.len();
         if self.place() == first {
             let elems = Elems::new(bytes / ask.elem, ask.elem);
@@ -165,7 +168,7 @@ impl Communicator {
     ) -> Result<(), Error> {
         let number = self.draw();
         let (leaders, node) = levels.led_by(root, self.world_rank(root)?);
-        let first = if node == levels.node { self.member(root) } else { 0 };
+        let first = if node == levels.node { self.member(root) } else { levels.lead };
         let input = buffers.input.unwrap_or(&[]);
         let bytes = input.len();
         if self.place() != first {
@@ -218,12 +221,13 @@ impl Communicator {
                 buffers.output.copy_from_slice(input);
             }
         } else {
-            self.inside(ask, Kind::Reduce { root: 0 }, lens.clone(), buffers.input, buffers.output)?;
+            let kind = Kind::Reduce { root: levels.lead };
+            self.inside(ask, kind, lens.clone(), buffers.input, buffers.output)?;
         }
-        if self.place() == 0 {
+        if self.place() == levels.lead {
             self.between(levels, ask, Scope::Leaders, &levels.leaders, number, buffers.output)?;
         }
-        self.inside(ask, Kind::Bcast { root: 0 }, lens, None, buffers.output)
+        self.inside(ask, Kind::Bcast { root: levels.lead }, lens, None, buffers.output)
     }
 
     /// An allreduce in place between nodes.
