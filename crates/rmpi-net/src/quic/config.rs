@@ -4,7 +4,9 @@ use crate::auth::{JobKey, Route};
 use crate::tls::{Peers, Pins, PublicKey, Security};
 use quinn::congestion::CubicConfig;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
-use quinn::{ClientConfig, ConnectionId, EndpointConfig, ServerConfig, TransportConfig, VarInt};
+use quinn::{
+    ClientConfig, ConnectionId, EndpointConfig, MtuDiscoveryConfig, ServerConfig, TransportConfig, VarInt,
+};
 use ring::rand::{SecureRandom as _, SystemRandom};
 use std::io;
 use std::sync::Arc;
@@ -16,6 +18,12 @@ pub(super) const BULK_STREAMS: u64 = 4;
 const STREAM_WINDOW: u32 = 8 << 20;
 /// The same in one connection, and what the sender keeps for repeating.
 const WINDOW: u32 = 32 << 20;
+/// Longest datagram that is looked for on a path; what the path carries is found out by probes, from 1,200 bytes on, and
+/// on Ethernet it stays at 1,452. What a datagram costs beside its bytes is most of QUIC's time: 4 MiB messages over
+/// loopback went at 0.28 GB/s with 1,452 bytes, 0.60 with 3,000, 0.94 with 6,500. Ten go to the kernel in one call, which
+/// takes 65,507 bytes in all, or none.
+const DATAGRAM: u16 = 6_500;
+const _: () = assert!(10 * DATAGRAM as usize <= 65_507);
 /// Round trip assumed before the first is measured: hosts of a cluster are near.
 const INITIAL_RTT: Duration = Duration::from_millis(1);
 /// Time without a packet after which one is sent, so that silence means something.
@@ -29,12 +37,15 @@ const CODE: usize = 12;
 /// The tuning of one connection.
 fn transport(segmentation: bool) -> Arc<TransportConfig> {
     let mut t = TransportConfig::default();
+    let mut path = MtuDiscoveryConfig::default();
+    path.upper_bound(DATAGRAM);
     t.max_concurrent_bidi_streams(VarInt::from_u32(1))
         .max_concurrent_uni_streams(VarInt::from_u64(BULK_STREAMS).unwrap_or(VarInt::MAX))
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
         .receive_window(VarInt::from_u32(WINDOW))
         .send_window(u64::from(WINDOW))
         .initial_rtt(INITIAL_RTT)
+        .mtu_discovery_config(Some(path))
         .datagram_receive_buffer_size(None)
         // A stopped process must find its connections alive when it goes on; the engine tells silence itself.
         .max_idle_timeout(None)
@@ -86,8 +97,14 @@ pub(super) fn client(security: &Security, key: &JobKey, route: Route) -> io::Res
 }
 
 /// Settings of the socket.
-pub(super) fn endpoint() -> EndpointConfig {
-    EndpointConfig::default()
+///
+/// # Errors
+/// None while [`DATAGRAM`] is a length that QUIC allows.
+pub(super) fn endpoint() -> io::Result<EndpointConfig> {
+    let mut config = EndpointConfig::default();
+    // What this end says that it takes; the other looks for no more.
+    config.max_udp_payload_size(DATAGRAM).map_err(io::Error::other)?;
+    Ok(config)
 }
 
 fn code(key: &JobKey, route: Route, nonce: &[u8]) -> [u8; CODE] {

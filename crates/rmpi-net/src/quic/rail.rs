@@ -207,7 +207,7 @@ impl QuicRail {
         });
         let endpoint = {
             let _inside = runtime.enter();
-            Endpoint::new(config::endpoint(), Some(server), socket, Arc::new(TokioRuntime))?
+            Endpoint::new(config::endpoint()?, Some(server), socket, Arc::new(TokioRuntime))?
         };
         let (orders, queue) = mpsc::unbounded_channel();
         let theirs = shared.clone();
