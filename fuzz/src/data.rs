@@ -150,6 +150,10 @@ impl Peer {
         header.tag = i32::from(input.below(4));
         header.check = u16::from(input.u8() == 255);
         header.id = self.id(input);
+        if kind == Kind::Eager && header.id > 100 {
+            // Window given back: the peer has not used much.
+            header.id = 0;
+        }
         let mut payload = Vec::new();
         match kind {
             Kind::Eager | Kind::Data => {
@@ -185,8 +189,9 @@ pub fn data_peer(data: &[u8]) {
         match input.below(10) {
             0 => ops.push(receive(&engine, &mut input)),
             1 => {
-                let spec = SendSpec { to: 1, context: 0, tag: i32::from(input.below(4)), check: 0 };
+                let tag = i32::from(input.below(4));
                 let length = input.u32() % (MAX_RECV * 2);
+                let spec = SendSpec { to: 1, context: 0, tag, check: 0, awaited: length & 1 == 1 };
                 let bytes = vec![1u8; length as usize];
                 ops.push((engine.with(|core| core.send_owned(spec, Box::new(bytes))), u64::from(length)));
             }

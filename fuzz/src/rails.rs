@@ -251,7 +251,7 @@ pub fn shm_peer(data: &[u8]) {
                 ops.push((engine.with(|core| core.recv_owned(&spec, Box::new(memory))), capacity));
             }
             1 => {
-                let spec = SendSpec { to: 1, context: 0, tag: i32::from(input.below(4)), check: 0 };
+                let spec = SendSpec { to: 1, context: 0, tag: i32::from(input.below(4)), check: 0, awaited: false };
                 let length = u64::from(input.u16()) * 2;
                 let bytes = vec![1u8; usize::try_from(length).unwrap_or(0)];
                 ops.push((engine.with(|core| core.send_owned(spec, Box::new(bytes))), length));

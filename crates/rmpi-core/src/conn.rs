@@ -6,18 +6,21 @@ use crate::header::{HEADER_LEN, Header};
 use crate::local::{Local, Waiting};
 use crate::matching::Age;
 use crate::ops::OpId;
+use crate::transmit::Cause;
 use rmpi_net::{Dial, Link};
 use rmpi_types::Threshold;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Largest eager message that any rank sends; what this one sends is told by its thresholds.
-pub(crate) const EAGER_MAX: usize = Threshold::EAGER_MOST;
 /// Bytes of a guessed message that are read into their place with its header.
 pub(crate) const GUESS_MAX: usize = 64 << 10;
+/// Largest message that goes without asking: when its receiver waits for it, or will in a moment. Two of them fit into the
+/// window. Others are told by the thresholds.
+pub(crate) const AWAITED_MAX: usize = 512 << 10;
+const _: () = assert!(Threshold::EAGER_MOST <= AWAITED_MAX, "what the table allows is taken by receivers");
 /// Eager bytes that may be unconsumed at a receiver, per sender.
-pub(crate) const WINDOW: u64 = 1 << 20;
+pub(crate) const WINDOW: u64 = (1 << 20) + (64 << 10);
 /// Bytes gathered into one call; a link keeps the buffer.
 pub(crate) const FRAMES_MAX: usize = 50 << 10;
 /// Bytes of the staging buffer: what was guessed wrong goes into the first half, what lies behind it into the second.
@@ -72,6 +75,15 @@ pub(crate) struct Incoming {
     pub(crate) cost: u64,
 }
 
+/// Bytes of a header.
+pub(crate) struct Part(pub(crate) [u8; HEADER_LEN]);
+
+impl Default for Part {
+    fn default() -> Self {
+        Self([0; HEADER_LEN])
+    }
+}
+
 #[derive(Default)]
 pub(crate) struct Rx {
     /// The engine's staging buffer, while this link is read; `start..end` of it is not worked through yet.
@@ -79,7 +91,7 @@ pub(crate) struct Rx {
     pub(crate) start: usize,
     pub(crate) end: usize,
     /// The beginning of a header whose rest has not come.
-    pub(crate) part: [u8; HEADER_LEN],
+    pub(crate) part: Part,
     pub(crate) part_len: usize,
     pub(crate) incoming: Option<Incoming>,
     /// Receives in the order in which their messages are guessed to come; those that are over are still in it.
@@ -193,6 +205,25 @@ impl Conn {
             return;
         }
         self.frames(HEADER_LEN).0.extend_from_slice(&header.encode());
+    }
+
+    /// Largest message that goes to this peer without asking.
+    pub(crate) fn unasked_max(&self, eager: usize, awaited: bool) -> usize {
+        // Where whole frames queue elsewhere, a long one would be in the way of all others.
+        let long = awaited && self.link.as_ref().is_some_and(|l| l.max_piece().is_none());
+        if long { AWAITED_MAX } else { eager }
+    }
+
+    /// The peer has freed `bytes` of its window.
+    ///
+    /// # Errors
+    /// When that is more than was used.
+    pub(crate) fn freed(&mut self, bytes: u64) -> Result<(), Cause> {
+        self.credit += bytes.min(WINDOW);
+        if self.credit > WINDOW {
+            return Err("more window returned than was used".into());
+        }
+        Ok(())
     }
 
     /// Notes a receive whose message will come after those noted before.

@@ -1,7 +1,7 @@
 //! Blocking messages over a link without an operation: sent in one call while nothing else waits to be sent,
 //! received in one call while nothing else is received. All else goes the long way, and nothing is done twice.
 
-use crate::conn::{Conn, GUESS_MAX, cost};
+use crate::conn::{Conn, GUESS_MAX, WINDOW, cost};
 use crate::core::Core;
 use crate::engine::Engine;
 use crate::error::Fault;
@@ -51,13 +51,14 @@ impl Core {
             tag: s.tag,
             sequence: conn.tx.sequence,
             length: len as u64,
-            id: 0,
+            id: conn.rx.owed,
         };
         let header = header.encode();
-        let Conn { link: Some(link), tx, .. } = conn else { return false };
+        let Conn { link: Some(link), tx, rx, .. } = conn else { return false };
         // An error shows again on the long way.
         let Ok(n @ 1..) = send_whole(link.as_mut(), &mut tx.spare, &header, payload) else { return false };
         tx.sequence = tx.sequence.wrapping_add(1);
+        rx.owed = 0;
         conn.credit -= price;
         conn.last_used = self.round;
         if n < HEADER_LEN + len {
@@ -94,7 +95,7 @@ impl Core {
             return Look::Other;
         }
         let Some(conn) = self.conns[rank as usize].as_deref_mut() else { return Look::Other };
-        let Conn { link: Some(link), rx, .. } = conn else { return Look::Other };
+        let Conn { link: Some(link), rx, credit, .. } = conn else { return Look::Other };
         let mut head = [0; HEADER_LEN];
         let window = buf.part(0, GUESS_MAX);
         let parts = &mut [IoSliceMut::new(&mut head), IoSliceMut::new(window.bytes_mut())];
@@ -114,7 +115,9 @@ impl Core {
             && (h.kind, h.context, h.check, h.sequence)
                 == (Kind::Eager, spec.context, spec.check, rx.sequence)
             && spec.tag.is_none_or(|t| t == h.tag)
+            && h.id <= WINDOW - *credit
         {
+            *credit += h.id;
             rx.sequence = rx.sequence.wrapping_add(1);
             conn.last_used = self.round;
             self.took(rank, cost(h.length));

@@ -1,7 +1,9 @@
 //! The receiving half of a link: header and payload in one system call where the next message can be guessed,
 //! straight into the posted buffer; staged otherwise. Everything a peer says is checked before it is used.
 
-use crate::conn::{Conn, EAGER_MAX, GUESS_MAX, Incoming, MAX_UNEXPECTED_RTS, STAGING, Target, WINDOW, cost};
+use crate::conn::{
+    AWAITED_MAX, Conn, GUESS_MAX, Incoming, MAX_UNEXPECTED_RTS, STAGING, Target, WINDOW, cost,
+};
 use crate::core::Core;
 use crate::error::Fault;
 use crate::header::{HEADER_LEN, Header, Kind};
@@ -35,7 +37,7 @@ impl Core {
     fn lend_staging(&mut self, conn: &mut Conn) {
         let rx = &mut conn.rx;
         rx.staging = std::mem::take(&mut self.staging);
-        rx.staging[..rx.part_len].copy_from_slice(&rx.part[..rx.part_len]);
+        rx.staging[..rx.part_len].copy_from_slice(&rx.part.0[..rx.part_len]);
         (rx.start, rx.end) = (0, rx.part_len);
     }
 
@@ -43,12 +45,13 @@ impl Core {
         let rx = &mut conn.rx;
         // Longer only after an error, which ends the link.
         rx.part_len = (rx.end - rx.start).min(HEADER_LEN);
-        rx.part[..rx.part_len].copy_from_slice(&rx.staging[rx.start..rx.start + rx.part_len]);
+        rx.part.0[..rx.part_len].copy_from_slice(&rx.staging[rx.start..rx.start + rx.part_len]);
         self.staging = std::mem::take(&mut rx.staging);
     }
 
     fn receive_staged(&mut self, conn: &mut Conn) -> Result<bool, Cause> {
         let mut moved = false;
+        let before = self.completions;
         for _ in 0..READS {
             let read = self.read_some(conn)?;
             if matches!(read, Read::Nothing) {
@@ -58,7 +61,8 @@ impl Core {
             conn.rx.streak = conn.rx.streak.saturating_add(1);
             moved = true;
             self.consume(conn)?;
-            if matches!(read, Read::Some) {
+            // Who waited goes on first: what comes next is perhaps the message that it will wait for then.
+            if matches!(read, Read::Some) || (self.completions != before && self.guess(conn).is_none()) {
                 break;
             }
         }
@@ -107,6 +111,7 @@ impl Core {
         got: u64,
         left: usize,
     ) -> Result<Read, Cause> {
+        let more = self.guess(conn).is_some();
         let Conn { link: Some(link), rx, bye, .. } = conn else { return Ok(Read::Nothing) };
         let direct: Option<&mut [u8]> = match target {
             Target::Op(op, base) => self.landing(op, base + got).map(|w| w.part(0, left).bytes_mut()),
@@ -125,9 +130,14 @@ impl Core {
         let n = if room < left {
             checked(link.recv(&mut [IoSliceMut::new(direct)]), *bye)?
         } else {
-            // Behind a large message the next header only, so that what it announces is read in place, too.
+            // Behind a large message the next header only, so that what it announces is read in place, too; if it has a
+            // place.
             let large = rx.incoming.as_ref().is_some_and(|i| i.len >= direct_from as u64);
-            let behind = if large { HEADER_LEN } else { rx.staging.len() };
+            let behind = match (large, more) {
+                (true, true) => HEADER_LEN,
+                (true, false) => 0,
+                _ => rx.staging.len(),
+            };
             let staging = IoSliceMut::new(&mut rx.staging[..behind]);
             checked(link.recv(&mut [IoSliceMut::new(direct), staging]), *bye)?
         };
@@ -362,12 +372,7 @@ impl Core {
                 };
                 self.begin(conn, target, h.length, 0);
             }
-            Kind::Credit => {
-                conn.credit += h.length.min(WINDOW);
-                if conn.credit > WINDOW {
-                    return Err("more window returned than was used".into());
-                }
-            }
+            Kind::Credit => conn.freed(h.length)?,
             Kind::Bye => conn.bye = true,
             Kind::Revoke => {
                 let culprit = u32::try_from(h.id).unwrap_or(conn.peer);
@@ -379,8 +384,9 @@ impl Core {
 
     fn on_eager(&mut self, conn: &mut Conn, h: &Header, envelope: Envelope) -> Result<(), Cause> {
         in_sequence(conn, h)?;
+        conn.freed(h.id)?;
         conn.rx.outstanding += cost(h.length.min(WINDOW));
-        if h.length > EAGER_MAX as u64 || conn.rx.outstanding > WINDOW {
+        if h.length > AWAITED_MAX as u64 || conn.rx.outstanding > WINDOW {
             return Err("an eager message larger than its window".into());
         }
         let (target, price) = if let Some(op) = self.matcher.arrive(h.context, conn.peer, h.tag) {
@@ -392,7 +398,7 @@ impl Core {
         } else if self.revocation(h.context, Some(h.tag)).is_some() {
             (Target::Sink, cost(h.length))
         } else {
-            let len = usize::try_from(h.length).unwrap_or(EAGER_MAX);
+            let len = usize::try_from(h.length).unwrap_or(AWAITED_MAX);
             let body = Body::Eager { bytes: vec![0; len], got: 0, claimed: None };
             (Target::Message(self.matcher.store(Unexpected { context: h.context, envelope, body })), 0)
         };

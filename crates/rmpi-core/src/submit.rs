@@ -23,6 +23,8 @@ pub struct SendSpec {
     pub tag: i32,
     /// Check word.
     pub check: u16,
+    /// Whether the receiver waits for the message, or will in a moment: then a longer one goes without asking.
+    pub awaited: bool,
 }
 
 /// Which sources a receive takes.
@@ -152,7 +154,7 @@ impl Core {
         };
         let price = cost(len as u64);
         let mut outcome = Ok(false);
-        if len > self.config.thresholds.eager || conn.credit < price {
+        if len > conn.unasked_max(self.config.thresholds.eager, s.awaited) || conn.credit < price {
             (header.kind, header.id) = (Kind::Rts, id.raw());
             if let Some(op) = self.ops.get_mut(id) {
                 op.state = State::SendWaiting;
@@ -164,6 +166,7 @@ impl Core {
             }
         } else {
             conn.credit -= price;
+            header.id = std::mem::take(&mut conn.rx.owed);
             let idle = conn.tx.queue.is_empty() && conn.link.is_some();
             if idle && !conn.tx.burst {
                 outcome = self.send_now(&mut conn, id, &header.encode(), buf, status);

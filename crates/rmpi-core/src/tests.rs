@@ -146,7 +146,7 @@ fn run<R: Send + 'static>(
 }
 
 fn to(to: u32, tag: i32) -> SendSpec {
-    SendSpec { to, context: 0, tag, check: 0 }
+    SendSpec { to, context: 0, tag, check: 0, awaited: false }
 }
 
 fn from(rank: u32, tag: i32) -> RecvSpec {

@@ -83,7 +83,13 @@ impl Communicator {
         if tag < 0 {
             return Err(Error::BadTag(tag));
         }
-        Ok(SendSpec { to: self.world_rank(to)?, context: self.context, tag, check: code(T::TYPE) })
+        Ok(SendSpec {
+            to: self.world_rank(to)?,
+            context: self.context,
+            tag,
+            check: code(T::TYPE),
+            awaited: false,
+        })
     }
 
     pub(crate) fn recv_spec<T: Datatype>(&self, from: Source, tag: Tag) -> Result<RecvSpec, Error> {

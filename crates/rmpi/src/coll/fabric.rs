@@ -26,6 +26,8 @@ pub(crate) struct Wire {
     pub(crate) number: u32,
     pub(crate) check: u16,
     pub(crate) reducer: Option<Reducer>,
+    /// Whether every message's receiver is about to wait for it.
+    pub(crate) awaited: bool,
 }
 
 /// A call together with what it works on, for the length of one look at it.
@@ -68,7 +70,7 @@ impl Wire {
         let (to, tag) = (self.peer(peer)?, self.tag(0)?);
         let Self { context, check, .. } = *self;
         let recv = RecvSpec { from: From::Rank(to), context, tag: Some(tag), check, scribble: true };
-        Ok((SendSpec { to, context, tag, check }, recv))
+        Ok((SendSpec { to, context, tag, check, awaited: true }, recv))
     }
 
     /// Gives up the context from this call on and tells `group`.
@@ -92,8 +94,8 @@ impl Fabric for Bench<'_, '_> {
     type Op = Flying;
 
     fn send(&mut self, peer: u32, tag: u32, data: Region) -> Result<Flying, Error> {
-        let Wire { context, check, .. } = *self.wire;
-        let spec = SendSpec { to: self.wire.peer(peer)?, context, tag: self.wire.tag(tag)?, check };
+        let Wire { context, check, awaited, .. } = *self.wire;
+        let spec = SendSpec { to: self.wire.peer(peer)?, context, tag: self.wire.tag(tag)?, check, awaited };
         let op = self.arena.send(self.core, spec, place(data)).map_err(|f| self.wire.fault(f))?;
         Ok(Flying { op, expected: None })
     }

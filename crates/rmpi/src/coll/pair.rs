@@ -1,5 +1,5 @@
-//! An allreduce of two ranks over messages whose data fits into one message: both send at once, receive, and
-//! combine in rank order. Without a schedule and its operations, which cost more than a message's way here.
+//! An allreduce of two ranks over messages whose data goes in one message without asking: both send at once,
+//! receive, and combine in rank order. Without a schedule and its operations, which cost more than a small message's way.
 
 use super::ask::{Ask, Shape};
 use super::fabric::Wire;
@@ -10,8 +10,8 @@ use rmpi_coll::algo::Allreduce;
 use rmpi_coll::kernels::{Reducer, Source};
 use rmpi_coll::node::Buffers;
 
-/// Largest data that goes this way: one message that is sent without asking. Measured: halves are ahead from 64 KiB.
-const WHOLE: usize = 32 << 10;
+/// Largest data that goes this way: one message that is sent without asking.
+const WHOLE: usize = 512 << 10;
 
 impl Communicator {
     /// Whether a call goes this way; the same on both ranks.

@@ -4,7 +4,7 @@
 //! A collective that fails gives up the communicator's collective context and tells the other members, so that
 //! a failure seen by one rank's neighbours ends the call everywhere.
 
-use super::ask::Ask;
+use super::ask::{Ask, Shape};
 use super::fabric::{Bench, Flying, Wire, first_tag};
 use super::node::{Node, Place, Step};
 use crate::comm::Communicator;
@@ -61,7 +61,9 @@ impl Communicator {
             Scope::Levels => 0x3c00,
         };
         let (call, check, reducer) = (ask.name(), ask.check() ^ way, ask.reducer.clone());
-        Wire { call, group: group.clone(), context: self.context + 1, number, check, reducer }
+        // Two ranks who sum up are both there, or one comes soon; more than two may be far apart.
+        let awaited = group.len() == 2 && matches!(ask.shape, Shape::Allreduce { .. });
+        Wire { call, group: group.clone(), context: self.context + 1, number, check, reducer, awaited }
     }
 
     /// The schedule that `make` makes, or a kept one.
