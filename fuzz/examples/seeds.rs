@@ -180,8 +180,8 @@ fn wire() -> Result<()> {
 fn data() -> Result<()> {
     write("data_header", "eager", &Header { length: 5, tag: -1, ..Header::bare(Kind::Eager) }.encode())?;
     write("data_header", "revoke", &Header { id: 1, context: 2, ..Header::bare(Kind::Revoke) }.encode())?;
-    write("link_hello", "short", b"\0rmpilnk1")?;
-    write("link_hello", "whole", &[&b"\0rmpilnk1"[..], &[0; 12], &[1, 0, 0, 0], &[7; 72]].concat())?;
+    write("link_hello", "short", b"\0rmpilnk2")?;
+    write("link_hello", "whole", &[&b"\0rmpilnk2"[..], &[0; 12], &[1, 0, 0, 0], &[7; 72]].concat())?;
     write("link_hello", "answer", &[&[1][..], &[7; 96], b"A"].concat())?;
     // A receive, then an eager message for it; a large announcement matched later; a large send of ours,
     // heard of and cleared.

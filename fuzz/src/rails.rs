@@ -229,7 +229,9 @@ pub fn shm_peer(data: &[u8]) {
     let (segment, hostile) = (Some(Arc::new(whole(0))), whole(1));
     let layout = hostile.layout();
     let (rank, size, oversubscribed, key) = (0, 2, true, JobKey::new(&[3; 32]));
-    let config = Config { rank, size, namespace: 0, epoch: 0, key, oversubscribed, segment };
+    let (streams, thresholds) = (1, rmpi_types::Thresholds::default());
+    let config =
+        Config { rank, size, namespace: 0, epoch: 0, key, streams, oversubscribed, segment, thresholds };
     let engine = Engine::new(config, Box::new(Node), None).unwrap_or_else(|e| panic!("{e}"));
     let (mut ops, mut next): (Vec<(OpId, u64)>, u64) = (Vec::new(), 0);
     for _ in 0..STEPS {
@@ -251,7 +253,8 @@ pub fn shm_peer(data: &[u8]) {
                 ops.push((engine.with(|core| core.recv_owned(&spec, Box::new(memory))), capacity));
             }
             1 => {
-                let spec = SendSpec { to: 1, context: 0, tag: i32::from(input.below(4)), check: 0, awaited: false };
+                let spec =
+                    SendSpec { to: 1, context: 0, tag: i32::from(input.below(4)), check: 0, awaited: false };
                 let length = u64::from(input.u16()) * 2;
                 let bytes = vec![1u8; usize::try_from(length).unwrap_or(0)];
                 ops.push((engine.with(|core| core.send_owned(spec, Box::new(bytes))), length));

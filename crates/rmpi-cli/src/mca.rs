@@ -9,6 +9,7 @@ use crate::typed;
 use crate::values::{port, port_range, truth};
 use rmpi_types::launch::IpFamily;
 use rmpi_types::spec::OnFailure;
+use rmpi_types::transport::{MAX_STREAMS, STREAMS_VARIABLE};
 use std::ffi::{OsStr, OsString};
 
 /// What a parameter or variable of another launcher does here.
@@ -88,6 +89,7 @@ const KEYS: &[(&str, Use)] = &[
     ("mca_base_envar_file_prefix", Use::Option("tune")),
     ("btl_tcp_port_min_v4", Use::Call(port_min)),
     ("btl_tcp_port_range_v4", Use::Call(port_count)),
+    ("btl_tcp_links", Use::Call(links)),
     ("btl_tcp_sndbuf", Use::Call(send_buffer)),
     ("mpi_yield_when_idle", Use::Call(yields)),
     ("btl_tcp_rcvbuf", Use::Call(receive_buffer)),
@@ -289,6 +291,12 @@ fn port_min(t: &mut Target<'_>, text: &str) -> Set {
 fn port_count(t: &mut Target<'_>, text: &str) -> Set {
     t.job.port_count = Some(port(text)?);
     Ok(())
+}
+
+/// Open MPI makes as many as one says; ours stop at some number.
+fn links(t: &mut Target<'_>, text: &str) -> Set {
+    let links: u32 = text.trim().parse().map_err(|_| format!("'{text}' is not a number"))?;
+    t.publish(STREAMS_VARIABLE, &links.clamp(1, MAX_STREAMS).to_string())
 }
 
 fn send_buffer(t: &mut Target<'_>, text: &str) -> Set {

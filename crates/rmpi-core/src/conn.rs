@@ -3,6 +3,7 @@
 
 use crate::error::Fault;
 use crate::header::{HEADER_LEN, Header};
+use crate::lanes::Lanes;
 use crate::local::{Local, Waiting};
 use crate::matching::Age;
 use crate::ops::OpId;
@@ -125,6 +126,8 @@ pub(crate) struct Conn {
     pub(crate) host: Arc<str>,
     pub(crate) link: Option<Box<dyn Link>>,
     pub(crate) dial: Option<Dial>,
+    /// Further connections, for pieces of large messages.
+    pub(crate) lanes: Lanes,
     /// The peer is on this node, and this is how it is reached.
     pub(crate) local: Option<Box<Local>>,
     /// After a duplicate verdict: when to dial after all.
@@ -152,6 +155,7 @@ impl Conn {
             host,
             link: None,
             dial: None,
+            lanes: Lanes::default(),
             local: None,
             redial_at: None,
             dead: None,

@@ -66,6 +66,9 @@ pub struct Config {
     pub epoch: u32,
     /// The job's data key.
     pub key: JobKey,
+    /// Connections to each peer, up to [`crate::MAX_STREAMS`]; 0 and 1 are one. Pieces of large messages are spread over
+    /// them, and over the peer's addresses.
+    pub streams: u32,
     /// More ranks than cores here: yield and park instead of spinning.
     pub oversubscribed: bool,
     /// The memory that the ranks of this node share.
@@ -402,11 +405,16 @@ pub(crate) fn register(epoll: &Epoll, conn: &mut Conn) {
     // Failing here means no memory or no descriptors in the kernel; parking is bounded in time, so the link is
     // still looked at.
     conn.registered = epoll.add(link.fd(), EpollEvent::new(flags, u64::from(conn.peer))).is_ok();
+    for lane in &conn.lanes.up {
+        let mut flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP;
+        flags.set(EpollFlags::EPOLLOUT, lane.is_sending());
+        let _ = epoll.add(lane.link.fd(), EpollEvent::new(flags, u64::from(conn.peer)));
+    }
 }
 
 /// Takes it out.
 pub(crate) fn unregister(epoll: &Epoll, conn: &mut Conn) {
-    if let Some(link) = &conn.link {
+    for link in conn.links() {
         // It may have left by being closed.
         let _ = epoll.delete(link.fd());
     }

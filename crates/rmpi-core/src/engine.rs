@@ -4,6 +4,7 @@
 //! without the lock; others wait for it on a condition variable; whoever changes something meanwhile wakes
 //! them through the eventfd.
 
+use crate::conn::Conn;
 use crate::core::{Config, Core, Directory, TOKEN_LINKUP, TOKEN_WAKE, register, unregister};
 use crate::error::Fault;
 use crate::helper::Bed;
@@ -399,7 +400,9 @@ impl Core {
             // Parks with handshakes under way are short anyway.
             let _ = self.epoll.add(fd, event);
         }
-        for dial in self.dialling.iter().filter_map(|&p| self.conns[p as usize].as_ref()?.dial.as_ref()) {
+        for dial in
+            self.dialling.iter().filter_map(|&p| self.conns[p as usize].as_deref()).flat_map(Conn::dials)
+        {
             for (fd, writing) in dial.fds() {
                 let flags = if writing { EpollFlags::EPOLLOUT } else { EpollFlags::EPOLLIN };
                 let _ = self.epoll.add(fd, EpollEvent::new(flags, TOKEN_LINKUP));
@@ -417,7 +420,9 @@ impl Core {
         for fd in self.acceptor.iter().flat_map(Acceptor::handshakes) {
             let _ = self.epoll.delete(fd);
         }
-        for dial in self.dialling.iter().filter_map(|&p| self.conns[p as usize].as_ref()?.dial.as_ref()) {
+        for dial in
+            self.dialling.iter().filter_map(|&p| self.conns[p as usize].as_deref()).flat_map(Conn::dials)
+        {
             for (fd, _) in dial.fds() {
                 let _ = self.epoll.delete(fd);
             }

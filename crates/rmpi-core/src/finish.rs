@@ -28,7 +28,8 @@ impl Engine {
         let done = loop {
             let pending = self.with(|core| {
                 core.progress_all();
-                core.conns.iter().flatten().filter_map(|c| c.link.as_ref()).any(|l| l.unacknowledged() > 0)
+                // Further connections close after the first one's goodbye has arrived, so that it is heard first.
+                core.conns.iter().flatten().flat_map(|c| c.links()).any(|l| l.unacknowledged() > 0)
             });
             if !pending {
                 break true;

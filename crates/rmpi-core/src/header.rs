@@ -25,7 +25,8 @@ pub enum Kind {
     Rts,
     /// Clear to send: `id` is the sender's operation, `length` the receiver's.
     Cts,
-    /// A piece of a cleared message: `id` is the receiver's operation.
+    /// A piece of a cleared message: `id` is the receiver's operation, `context` and `tag` say where in it
+    /// ([`Header::offset`]).
     Data,
     /// `length` bytes of eager window are free again.
     Credit,
@@ -97,6 +98,21 @@ impl Header {
         Self { kind, check: 0, context: 0, tag: 0, sequence: 0, length: 0, id: 0 }
     }
 
+    /// The header of a piece of `length` bytes from `offset` of a message, for the receive `id`.
+    #[must_use]
+    pub const fn piece(id: u64, offset: u64, length: u64) -> Self {
+        let [a, b, c, d, e, f, g, h] = offset.to_le_bytes();
+        let (context, tag) = (u32::from_le_bytes([a, b, c, d]), i32::from_le_bytes([e, f, g, h]));
+        Self { context, tag, length, id, ..Self::bare(Kind::Data) }
+    }
+
+    /// Where in its message a piece begins, in bytes.
+    #[must_use]
+    pub const fn offset(&self) -> u64 {
+        let ([a, b, c, d], [e, f, g, h]) = (self.context.to_le_bytes(), self.tag.to_le_bytes());
+        u64::from_le_bytes([a, b, c, d, e, f, g, h])
+    }
+
     /// The bytes on the link.
     #[must_use]
     pub fn encode(&self) -> [u8; HEADER_LEN] {
@@ -155,6 +171,7 @@ mod tests {
             let kind = Header::decode(&first).unwrap().kind;
             let h = Header { kind, check, context, tag, sequence, length, id };
             prop_assert_eq!(Header::decode(&h.encode()), Ok(h));
+            prop_assert_eq!(Header::piece(id, length, 3).offset(), length);
         }
     }
 

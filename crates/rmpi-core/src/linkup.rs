@@ -68,6 +68,9 @@ impl Core {
 
     fn poll_dial(&mut self, peer: u32, now: Instant) -> bool {
         let Some(conn) = &self.conns[peer as usize] else { return false };
+        if !conn.lanes.dials.is_empty() {
+            return self.poll_lanes(peer, now);
+        }
         let again = conn.redial_at.is_some_and(|at| now >= at);
         let fresh = again.then(|| self.dial(peer, self.directory.endpoint(peer).addresses, now));
         let Some(conn) = self.conns[peer as usize].as_mut() else { return false };
@@ -79,6 +82,7 @@ impl Core {
             DialStep::Pending => false,
             DialStep::Up(link) => {
                 self.up(peer, link);
+                self.widen(peer);
                 true
             }
             DialStep::Duplicate => {
@@ -97,6 +101,10 @@ impl Core {
     fn arrived(&mut self, arrival: Arrival) {
         let (from, me) = (arrival.from, self.config.rank);
         if from >= self.config.size || from == me {
+            return;
+        }
+        if arrival.number > 0 {
+            self.lane_arrived(arrival);
             return;
         }
         let local = self.local_rank_of(from).is_some();
@@ -147,6 +155,7 @@ impl Core {
         let fault = Fault::PeerLost { rank: peer, host: conn.host.clone(), cause: cause.clone() };
         let finished = conn.bye;
         (conn.link, conn.dial, conn.redial_at, conn.hot) = (None, None, None, false);
+        conn.lanes = crate::lanes::Lanes::default();
         conn.dead = Some(fault.clone());
         conn.tx = crate::conn::Tx::default();
         conn.rx = crate::conn::Rx::default();
@@ -190,7 +199,7 @@ impl Core {
         }
         self.ticked = now;
         self.bury(true);
-        let silent = |c: &Conn| c.link.as_ref().and_then(|l| l.silence()).filter(|s| *s >= SILENCE);
+        let silent = |c: &Conn| c.links().filter_map(|l| l.silence()).max().filter(|s| *s >= SILENCE);
         let lost: Vec<(u32, Duration)> =
             self.conns.iter().flatten().filter_map(|c| silent(c).map(|s| (c.peer, s))).collect();
         for (peer, silence) in lost {

@@ -42,7 +42,7 @@ pub(crate) enum State {
     SendQueued,
     /// A rendezvous send that the receiver has not cleared yet.
     SendWaiting,
-    /// A cleared send: how many bytes were handed to the link, and the receiver's operation.
+    /// A cleared send: how many bytes connections have taken on or sent, and the receiver's operation.
     SendStreaming { sent: usize, peer_op: u64 },
     /// A receive that nothing matched yet.
     RecvPosted,

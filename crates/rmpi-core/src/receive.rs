@@ -14,9 +14,9 @@ use crate::transmit::Cause;
 use std::io::{ErrorKind, IoSliceMut};
 
 /// Receive calls on one link in one round.
-const READS: usize = 4;
+pub(crate) const READS: usize = 4;
 
-enum Read {
+pub(crate) enum Read {
     Nothing,
     /// Less than asked for: probably all there was.
     Some,
@@ -30,7 +30,7 @@ impl Core {
         self.lend_staging(conn);
         let moved = self.receive_staged(conn);
         self.return_staging(conn);
-        moved
+        if conn.lanes.is_used() { self.receive_lanes(conn, moved) } else { moved }
     }
 
     /// All links share one staging buffer: between reads a link keeps at most a part of a header.
@@ -154,7 +154,7 @@ impl Core {
         while let Some(&op) = conn.rx.guesses.front() {
             let offset = self.ops.get(op).and_then(|o| match o.state {
                 State::RecvPosted if o.scribble => Some(0),
-                State::RecvData { got, eager: false, .. } => Some(got),
+                State::RecvData { got, eager: false, .. } if conn.lanes.up.is_empty() => Some(got),
                 _ => None,
             });
             let window = offset.and_then(|at| {
@@ -359,17 +359,7 @@ impl Core {
             }
             Kind::Cts => self.on_cts(conn, OpId::from_raw(h.id), h.length)?,
             Kind::Data => {
-                let op = OpId::from_raw(h.id);
-                let target = match self.ops.get(op).map(|o| (&o.state, o.peer)) {
-                    Some((State::RecvData { got, total, eager: false }, peer)) => {
-                        if peer != Some(conn.peer) || h.length > total - got {
-                            return Err("a message piece does not fit its message".into());
-                        }
-                        Target::Op(op, *got)
-                    }
-                    // Given up here meanwhile.
-                    _ => Target::Sink,
-                };
+                let target = self.piece_target(conn, h)?;
                 self.begin(conn, target, h.length, 0);
             }
             Kind::Credit => conn.freed(h.length)?,
@@ -434,15 +424,7 @@ impl Core {
         let Some(incoming) = conn.rx.incoming.take() else { return };
         give_back(conn, incoming.cost);
         match incoming.target {
-            Target::Op(op, _) => {
-                let Some(o) = self.ops.get_mut(op) else { return };
-                let State::RecvData { got, total, .. } = &mut o.state else { return };
-                *got += incoming.len;
-                if got == total {
-                    let status = Status { peer: conn.peer, tag: o.tag, length: *total };
-                    self.complete(op, Ok(status));
-                }
-            }
+            Target::Op(op, _) => self.piece_came(conn.peer, op, incoming.len),
             Target::Message(age) => {
                 let Some(m) = self.matcher.get_mut(age) else { return };
                 let Body::Eager { bytes, got, claimed } = &mut m.body else { return };
@@ -525,7 +507,7 @@ impl Core {
     }
 }
 
-fn read_of(n: usize, asked: usize) -> Read {
+pub(crate) fn read_of(n: usize, asked: usize) -> Read {
     match n {
         0 => Read::Nothing,
         n if n < asked => Read::Some,
@@ -534,7 +516,7 @@ fn read_of(n: usize, asked: usize) -> Read {
 }
 
 /// 0 for nothing there; the end of the stream is an error.
-fn checked(result: std::io::Result<usize>, bye: bool) -> Result<usize, Cause> {
+pub(crate) fn checked(result: std::io::Result<usize>, bye: bool) -> Result<usize, Cause> {
     match result {
         Ok(0) if bye => Err("it has finished".into()),
         Ok(0) => Err("it closed the connection without finishing".into()),

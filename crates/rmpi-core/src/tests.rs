@@ -11,6 +11,7 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 mod faults;
+mod streams;
 mod traffic;
 
 mod local;
@@ -64,12 +65,28 @@ fn engines_over(rail: Rail, n: u32, oversubscribed: bool) -> (Vec<Engine>, Vec<S
     engines_with(rail, n, oversubscribed, shm, Thresholds::default())
 }
 
+/// Engines with several connections each.
+fn wide(rail: Rail, n: u32, streams: u32) -> (Vec<Engine>, Vec<SocketAddr>) {
+    engines_of(rail, n, true, None, Thresholds::default(), streams)
+}
+
 fn engines_with(
     rail: Rail,
     n: u32,
     oversubscribed: bool,
     shm: Option<OwnedFd>,
     thresholds: Thresholds,
+) -> (Vec<Engine>, Vec<SocketAddr>) {
+    engines_of(rail, n, oversubscribed, shm, thresholds, 1)
+}
+
+fn engines_of(
+    rail: Rail,
+    n: u32,
+    oversubscribed: bool,
+    shm: Option<OwnedFd>,
+    thresholds: Thresholds,
+    streams: u32,
 ) -> (Vec<Engine>, Vec<SocketAddr>) {
     let listeners: Vec<_> = (0..n).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
     let addresses: Vec<_> = listeners.iter().map(|l| l.local_addr().unwrap()).collect();
@@ -98,6 +115,7 @@ fn engines_with(
             key: key.clone(),
             oversubscribed,
             segment,
+            streams,
             thresholds,
         };
         Engine::new(config, Box::new(Table(addresses.clone(), shm.is_some())), Some(acceptor)).unwrap()

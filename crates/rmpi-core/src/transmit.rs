@@ -3,9 +3,10 @@
 
 use crate::conn::{Conn, FRAMES_MAX, Item, Piece};
 use crate::core::Core;
-use crate::header::{HEADER_LEN, Header, Kind};
+use crate::header::{HEADER_LEN, Header};
+use crate::lanes::{is_striped, stripe_len};
 use crate::memory::RawBuf;
-use crate::ops::{OpId, State, Status};
+use crate::ops::{Op, OpId, State, Status};
 use std::io::{self, ErrorKind, IoSlice};
 use std::sync::Arc;
 
@@ -32,6 +33,21 @@ fn failed(conn: &mut Conn, e: &io::Error) -> Result<(), Cause> {
         return Ok(());
     }
     Err(format!("sending failed: {e}").into())
+}
+
+/// Takes the next piece of a cleared message, of the length that `len` says for its total and what has been taken;
+/// `None` once all of it is taken.
+pub(crate) fn take_piece(o: &mut Op, len: impl FnOnce(usize, usize) -> usize) -> Option<Piece> {
+    let total = o.buf.len();
+    let State::SendStreaming { sent, peer_op } = &mut o.state else { return None };
+    // An empty message is one empty piece.
+    if *sent == total && total > 0 {
+        return None;
+    }
+    let (start, len) = (*sent, len(total, *sent));
+    *sent += len;
+    let header = Header::piece(*peer_op, start as u64, len as u64).encode();
+    Some(Piece { header, start, len, at: 0 })
 }
 
 /// The length of the next piece of a message of `total` bytes of which `sent` are sent, at most `most`. Measured for that:
@@ -90,15 +106,23 @@ impl Core {
             return self.local_pump(conn);
         }
         let mut moved = 0;
-        while moved < PUMP_BUDGET && !conn.tx.queue.is_empty() && !conn.tx.closed {
+        while moved < PUMP_BUDGET && !conn.tx.closed {
             if conn.link.is_none() {
                 return Ok(false);
+            }
+            let fed = if conn.lanes.up.is_empty() { 0 } else { self.feed(conn) };
+            moved += fed;
+            if conn.tx.queue.is_empty() {
+                if fed == 0 {
+                    break;
+                }
+                continue;
             }
             match self.send_front(conn) {
                 Ok(0) => break,
                 Ok(n) => moved += n,
                 Err(e) if e.kind() == ErrorKind::WouldBlock => {
-                    if !overtake(conn) {
+                    if fed == 0 && !overtake(conn) {
                         break;
                     }
                 }
@@ -148,15 +172,19 @@ impl Core {
                 let Some(o) = self.ops.get_mut(id) else {
                     unreachable!("a cleared send stays in the table until it is sent");
                 };
-                let State::SendStreaming { sent, peer_op } = &mut o.state else { return Ok(0) };
-                let p = piece.get_or_insert_with(|| {
-                    let len = match link.max_piece() {
-                        Some(max) => max.min(thresholds.quic_piece).min(o.buf.len() - *sent),
-                        None => piece_len(o.buf.len(), *sent, thresholds.piece),
-                    };
-                    let header = Header { length: len as u64, id: *peer_op, ..Header::bare(Kind::Data) };
-                    Piece { header: header.encode(), start: *sent, len, at: 0 }
-                });
+                if piece.is_none() {
+                    let streams = 1 + conn.lanes.up.len();
+                    *piece = take_piece(o, |total, sent| match link.max_piece() {
+                        Some(max) => max.min(thresholds.quic_piece).min(total - sent),
+                        None if streams > 1 && is_striped(total) => {
+                            stripe_len(total, sent, streams, thresholds.piece)
+                        }
+                        None => piece_len(total, sent, thresholds.piece),
+                    });
+                }
+                let Some(p) = piece else {
+                    unreachable!("a message leaves the queue when all of it is taken");
+                };
                 let payload = o.buf.part(p.start, p.len);
                 let n = match link.max_piece() {
                     Some(_) => {
@@ -166,8 +194,7 @@ impl Core {
                 };
                 p.at += n;
                 if p.at == HEADER_LEN + p.len {
-                    *sent += p.len;
-                    let all = *sent == o.buf.len();
+                    let all = matches!(o.state, State::SendStreaming { sent, .. } if sent == o.buf.len());
                     *piece = None;
                     *turn = (*turn + 1) % TURN;
                     let stays = *turn > 0;
@@ -178,9 +205,7 @@ impl Core {
                         let at = if stays { conn.tx.queue.iter().position(large) } else { None };
                         conn.tx.queue.insert(at.unwrap_or(conn.tx.queue.len()), item);
                     }
-                    if all {
-                        self.sent(id);
-                    }
+                    self.piece_sent(conn, id);
                 }
                 Ok(n)
             }
@@ -226,7 +251,7 @@ pub(crate) fn send_whole(
 }
 
 /// Sends from position `at` of header and payload.
-fn send_part(
+pub(crate) fn send_part(
     link: &mut dyn rmpi_net::Link,
     header: &[u8; HEADER_LEN],
     payload: RawBuf,

@@ -27,7 +27,7 @@ const PROOF_DEADLINE: Duration = Duration::from_secs(60);
 
 enum Stage {
     Hello { got: usize, buf: Hello },
-    Proof { got: usize, buf: [u8; PROOF_LEN], hello: Hello, answer: Answer, from: u32 },
+    Proof { got: usize, buf: [u8; PROOF_LEN], hello: Hello, answer: Answer, from: u32, number: u32 },
 }
 
 struct Pending {
@@ -39,7 +39,8 @@ struct Pending {
 enum Step {
     Wait,
     Drop,
-    Proven(u32),
+    /// The dialler and the number of its connection.
+    Proven(u32, u32),
 }
 
 /// The listening sockets of one rank and who knocks at them.
@@ -60,6 +61,8 @@ pub struct Acceptor {
 pub struct Arrival {
     /// The dialling rank.
     pub from: u32,
+    /// Which of the two ranks' connections this is: 0 for the first, which carries all but pieces of large messages.
+    pub number: u32,
     way: Way,
 }
 
@@ -183,14 +186,15 @@ impl Acceptor {
     pub fn poll(&mut self, now: Instant) -> Vec<Arrival> {
         self.accept(now);
         let quic = self.quic.iter().flat_map(QuicRail::poll);
-        let mut arrivals: Vec<Arrival> = quic.map(|a| Arrival { from: a.from, way: Way::Quic(a) }).collect();
+        let mut arrivals: Vec<Arrival> =
+            quic.map(|a| Arrival { from: a.from, number: 0, way: Way::Quic(a) }).collect();
         for _ in 0..self.pending.len() {
             let Some(mut p) = self.pending.pop_front() else { break };
             match step(&mut p, &self.key, self.me, now) {
                 Step::Wait => self.pending.push_back(p),
                 Step::Drop => self.turned_away += 1,
-                Step::Proven(from) => {
-                    arrivals.push(Arrival { from, way: Way::Tcp(p.stream, self.security.clone()) });
+                Step::Proven(from, number) => {
+                    arrivals.push(Arrival { from, number, way: Way::Tcp(p.stream, self.security.clone()) });
                 }
             }
         }
@@ -242,18 +246,19 @@ fn step(p: &mut Pending, key: &JobKey, me: Route, now: Instant) -> Step {
         }
         let hello = *buf;
         let ours = |r: &Route| r.namespace == me.namespace && r.epoch == me.epoch && r.to == me.to;
-        let Some(route) = auth::check_hello(key, &hello).filter(ours) else { return Step::Drop };
+        let claim = auth::check_hello(key, &hello);
+        let Some((route, number)) = claim.filter(|(route, _)| ours(route)) else { return Step::Drop };
         let Ok(answer) = auth::answer(key, &hello) else { return Step::Drop };
         // A fresh connection takes 64 bytes whole; one that does not is no rank of ours.
         if p.stream.write_all(&answer).is_err() {
             return Step::Drop;
         }
         p.deadline = now + PROOF_DEADLINE;
-        p.stage = Stage::Proof { got: 0, buf: [0; PROOF_LEN], hello, answer, from: route.from };
+        p.stage = Stage::Proof { got: 0, buf: [0; PROOF_LEN], hello, answer, from: route.from, number };
     }
-    let Stage::Proof { got, buf, hello, answer, from } = &mut p.stage else { return Step::Wait };
+    let Stage::Proof { got, buf, hello, answer, from, number } = &mut p.stage else { return Step::Wait };
     match fill(&mut p.stream, buf, got) {
-        Ok(true) if auth::check_proof(key, hello, answer, buf) => Step::Proven(*from),
+        Ok(true) if auth::check_proof(key, hello, answer, buf) => Step::Proven(*from, *number),
         Ok(true) | Err(_) => Step::Drop,
         Ok(false) if now < p.deadline => Step::Wait,
         Ok(false) => Step::Drop,

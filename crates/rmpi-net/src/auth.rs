@@ -11,11 +11,11 @@ use std::fmt;
 use std::io;
 
 /// First bytes of a hello: protocol and version.
-const MAGIC: [u8; 8] = *b"rmpilnk1";
+const MAGIC: [u8; 8] = *b"rmpilnk2";
 const NONCE: usize = 32;
 const MAC: usize = digest::SHA256_OUTPUT_LEN;
-/// Magic and route: what a hello says in clear.
-const FIXED: usize = 8 + 16;
+/// Magic, route and number: what a hello says in clear.
+const FIXED: usize = 8 + 20;
 
 /// Bytes of the dialler's hello.
 pub const HELLO_LEN: usize = FIXED + NONCE + MAC;
@@ -97,11 +97,11 @@ fn nonce() -> io::Result<[u8; NONCE]> {
     Ok(bytes)
 }
 
-/// Makes the dialler's hello.
-pub(crate) fn hello(key: &JobKey, route: Route) -> io::Result<Hello> {
+/// Makes the dialler's hello; `number` counts the connections of the two ranks, from 0.
+pub(crate) fn hello(key: &JobKey, route: Route, number: u32) -> io::Result<Hello> {
     let mut out = [0; HELLO_LEN];
     out[..8].copy_from_slice(&MAGIC);
-    for (i, word) in [route.namespace, route.epoch, route.from, route.to].into_iter().enumerate() {
+    for (i, word) in [route.namespace, route.epoch, route.from, route.to, number].into_iter().enumerate() {
         out[8 + 4 * i..12 + 4 * i].copy_from_slice(&word.to_le_bytes());
     }
     out[FIXED..FIXED + NONCE].copy_from_slice(&nonce()?);
@@ -110,8 +110,8 @@ pub(crate) fn hello(key: &JobKey, route: Route) -> io::Result<Hello> {
     Ok(out)
 }
 
-/// The acceptor's check of a hello: the route it claims, when its code holds.
-pub(crate) fn check_hello(key: &JobKey, hello: &Hello) -> Option<Route> {
+/// The acceptor's check of a hello: the route it claims and the connection's number, when its code holds.
+pub(crate) fn check_hello(key: &JobKey, hello: &Hello) -> Option<(Route, u32)> {
     if hello[..8] != MAGIC {
         return None;
     }
@@ -121,12 +121,8 @@ pub(crate) fn check_hello(key: &JobKey, hello: &Hello) -> Option<Route> {
         u32::from_le_bytes(w)
     };
     let mac = code(key, b"rmpi hello", &[&hello[..FIXED + NONCE]]);
-    same(key, &mac, &hello[FIXED + NONCE..]).then(|| Route {
-        namespace: word(0),
-        epoch: word(1),
-        from: word(2),
-        to: word(3),
-    })
+    let route = Route { namespace: word(0), epoch: word(1), from: word(2), to: word(3) };
+    same(key, &mac, &hello[FIXED + NONCE..]).then(|| (route, word(4)))
 }
 
 /// Makes the acceptor's answer to `hello`.
@@ -163,8 +159,8 @@ mod tests {
     #[test]
     fn the_whole_conversation_holds_and_every_bit_counts() {
         let key = JobKey::new(&[7; 32]);
-        let h = hello(&key, ROUTE).unwrap();
-        assert_eq!(check_hello(&key, &h), Some(ROUTE));
+        let h = hello(&key, ROUTE, 5).unwrap();
+        assert_eq!(check_hello(&key, &h), Some((ROUTE, 5)));
         let a = answer(&key, &h).unwrap();
         assert!(check_answer(&key, &h, &a));
         let p = proof(&key, &h, &a);
@@ -185,7 +181,7 @@ mod tests {
     #[test]
     fn another_key_or_a_replayed_conversation_fails() {
         let (key, other) = (JobKey::new(&[7; 32]), JobKey::new(&[8; 32]));
-        let h = hello(&key, ROUTE).unwrap();
+        let h = hello(&key, ROUTE, 0).unwrap();
         assert_eq!(check_hello(&other, &h), None);
         let (first, second) = (answer(&key, &h).unwrap(), answer(&key, &h).unwrap());
         let replayed = proof(&key, &h, &first);

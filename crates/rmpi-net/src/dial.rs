@@ -96,6 +96,7 @@ enum Effort {
 struct TcpDial {
     key: JobKey,
     route: Route,
+    number: u32,
     addresses: Vec<SocketAddr>,
     next: usize,
     round: u32,
@@ -115,6 +116,7 @@ impl Dial {
         Self(Effort::Tcp(Box::new(TcpDial {
             key,
             route,
+            number: 0,
             addresses,
             next: 0,
             round: 0,
@@ -131,6 +133,15 @@ impl Dial {
     pub(crate) fn buffers(mut self, buffers: Buffers) -> Self {
         if let Effort::Tcp(dial) = &mut self.0 {
             dial.buffers = buffers;
+        }
+        self
+    }
+
+    /// As another connection of the two ranks, of this number; over QUIC there is one only.
+    #[must_use]
+    pub fn numbered(mut self, number: u32) -> Self {
+        if let Effort::Tcp(dial) = &mut self.0 {
+            dial.number = number;
         }
         self
     }
@@ -201,7 +212,7 @@ impl TcpDial {
         let mut i = 0;
         while i < self.attempts.len() {
             let proving = self.attempts.iter().any(|a| matches!(a.stage, Stage::Verdict));
-            match self.attempts[i].step(&self.key, self.route, proving, now) {
+            match self.attempts[i].step(&self.key, (self.route, self.number), proving, now) {
                 Ok(Outcome::Wait) => i += 1,
                 Ok(Outcome::Up) => {
                     let a = self.attempts.swap_remove(i);
@@ -288,7 +299,13 @@ fn connect(address: SocketAddr, buffers: Buffers) -> io::Result<TcpStream> {
 }
 
 impl Attempt {
-    fn step(&mut self, key: &JobKey, route: Route, proving: bool, now: Instant) -> io::Result<Outcome> {
+    fn step(
+        &mut self,
+        key: &JobKey,
+        (route, number): (Route, u32),
+        proving: bool,
+        now: Instant,
+    ) -> io::Result<Outcome> {
         if matches!(self.stage, Stage::Connecting) {
             if let Some(e) = self.stream.take_error()? {
                 return Err(e);
@@ -301,7 +318,7 @@ impl Attempt {
                 // TCP lets a socket connect to itself when its ephemeral port is the one dialled.
                 return Err(io::ErrorKind::ConnectionRefused.into());
             }
-            let hello = auth::hello(key, route)?;
+            let hello = auth::hello(key, route, number)?;
             self.stream.write_all(&hello)?;
             self.stage = Stage::Answer { hello, got: 0, buf: [0; ANSWER_LEN] };
         }

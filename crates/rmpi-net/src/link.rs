@@ -6,7 +6,7 @@
 use crate::sys;
 use socket2::{SockRef, TcpKeepalive};
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
@@ -52,6 +52,10 @@ pub trait Link: Send + std::fmt::Debug {
     fn silence(&self) -> Option<Duration>;
     /// The rail's name in reports: `tcp`, `tls`, `quic`.
     fn rail(&self) -> &'static str;
+    /// The peer's address, where a link is one connection of several that are possible.
+    fn peer(&self) -> Option<SocketAddr> {
+        None
+    }
 }
 
 /// Whether a failed send means that the peer has closed: it takes nothing more, but what it said before may be unread.
@@ -148,5 +152,12 @@ impl Link for TcpLink {
 
     fn rail(&self) -> &'static str {
         "tcp"
+    }
+
+    fn peer(&self) -> Option<SocketAddr> {
+        // A closed socket has none.
+        let address = self.0.peer_addr().ok()?;
+        // A listener of both families gives addresses of the fourth version in the clothes of the sixth.
+        Some(SocketAddr::new(address.ip().to_canonical(), address.port()))
     }
 }

@@ -3,6 +3,11 @@
 
 use serde::{Deserialize, Serialize};
 
+/// Connections between two ranks, at most.
+pub const MAX_STREAMS: u32 = 16;
+/// The variable that tells ranks how many to make.
+pub const STREAMS_VARIABLE: &str = "RMPI_STREAMS";
+
 /// The rail asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Transport {

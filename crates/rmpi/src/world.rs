@@ -11,6 +11,7 @@ use rmpi_coll::select::{Layout, Overrides, Selector};
 use rmpi_core::{Config, Engine, Helper};
 use rmpi_net::{Acceptor, Buffers, Identity, JobKey, Peers as _, QuicRail, Route, Security};
 use rmpi_shm::Segment;
+use rmpi_types::transport::{MAX_STREAMS, STREAMS_VARIABLE};
 use rmpi_types::{BadTuning, DataPlane, NodeIdx, Rank, Transport, Tuning};
 use rmpi_wire::boot::BootBlock;
 use std::collections::HashMap;
@@ -143,6 +144,17 @@ fn buffers() -> Result<Buffers, InitError> {
     Ok(Buffers { send: size("RMPI_TCP_SNDBUF")?, receive: size("RMPI_TCP_RCVBUF")? })
 }
 
+/// Connections to each peer, as the environment says.
+fn streams() -> Result<u32, InitError> {
+    const { assert!(MAX_STREAMS == rmpi_core::MAX_STREAMS, "what the launcher takes is what ranks do") };
+    let Ok(text) = std::env::var(STREAMS_VARIABLE) else { return Ok(1) };
+    let count = text.trim().parse().ok().filter(|n| (1..=MAX_STREAMS).contains(n));
+    count.ok_or_else(|| InitError::Environment {
+        name: STREAMS_VARIABLE,
+        what: format!("{text:?}, which is no number of connections from 1 to {MAX_STREAMS}"),
+    })
+}
+
 /// What the launcher was told of the data plane, under what the program chooses.
 fn data_plane(block: &BootBlock<'_>, options: &Options) -> Result<DataPlane, InitError> {
     let mut data = block.data_plane();
@@ -259,6 +271,7 @@ impl World {
             namespace: 0,
             epoch: 0,
             key: JobKey::new(&[0; 32]),
+            streams: 1,
             oversubscribed: false,
             segment: None,
             thresholds: tuning.thresholds,
@@ -304,6 +317,7 @@ impl World {
             namespace: namespace.0,
             epoch: epoch.0,
             key: key.clone(),
+            streams: streams()?,
             // The QUIC thread needs the core that a spinning rank would burn.
             oversubscribed: crowded || quic,
             segment: segment.clone(),

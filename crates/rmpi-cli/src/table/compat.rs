@@ -66,5 +66,4 @@ pub(super) const ROWS: &[Row] = &[
     idle("elastic", &[], ONE, Refused(ELASTIC)),
     idle("hang-check", &["metrics", "spare-hosts"], ONE, Refused(LATER)),
     idle("single-port", &[], FLAG, Refused(LATER)),
-    idle("streams", &[], ONE, Refused(LATER)),
 ];

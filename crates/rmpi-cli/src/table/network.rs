@@ -3,6 +3,7 @@
 use crate::row::{Act, Row, Set, Topic, row};
 use crate::values;
 use rmpi_types::launch::{IpFamily, PmiKind};
+use rmpi_types::transport::{MAX_STREAMS, STREAMS_VARIABLE};
 use rmpi_types::{BadTuning, Tuning, UnknownTransport};
 
 const T: Topic = Topic::Network;
@@ -14,6 +15,16 @@ pub(super) fn advertise(t: &mut crate::draft::Target<'_>, address: &str) -> Set 
     }
     t.job.job.advertise = Some(address.to_owned());
     Ok(())
+}
+
+/// `--streams`.
+fn streams(t: &mut crate::draft::Target<'_>, text: &str) -> Set {
+    let n: u32 = text
+        .parse()
+        .ok()
+        .filter(|n| (1..=MAX_STREAMS).contains(n))
+        .ok_or_else(|| format!("'{text}' is not a number of connections from 1 to {MAX_STREAMS}"))?;
+    t.publish(STREAMS_VARIABLE, &n.to_string())
 }
 
 pub(super) const ROWS: &[Row] = &[
@@ -86,6 +97,16 @@ pub(super) const ROWS: &[Row] = &[
         }),
         "What carries messages of ranks that use the rmpi library: auto (the default: shared memory inside a node, \
          TCP or, with --encrypt, TLS between nodes), or for all pairs shm, tcp, tls or quic (one UDP port a rank).",
+    ),
+    row(
+        T,
+        "streams",
+        &[],
+        "N",
+        Act::Text(streams),
+        "Connections between two ranks that use the rmpi library over TCP or TLS, from 1 (the default) to 16: pieces of large \
+         messages are spread over them. Each goes to another address of the host, so that several interfaces carry one \
+         message; over one interface more than one is rarely faster.",
     ),
     row(
         T,

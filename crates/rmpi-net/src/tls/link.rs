@@ -7,6 +7,7 @@ use super::keys::{Identity, PublicKey};
 use super::session::{RECORD, Session, Stop, room_for};
 use crate::link::{Link, TcpLink, has_closed};
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
+use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -359,5 +360,9 @@ impl Link for TlsLink {
 
     fn rail(&self) -> &'static str {
         "tls"
+    }
+
+    fn peer(&self) -> Option<SocketAddr> {
+        self.tcp.peer()
     }
 }
