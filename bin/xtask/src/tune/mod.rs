@@ -14,7 +14,7 @@ use std::path::PathBuf;
 /// What `--help` says of the words.
 pub(crate) const WORDS: &str = "\
 cargo xtask tune [--write] [--costs-only] [OPTIONS]: measure what ranks choose algorithms and sizes by (docs/tuning.md);
-the machine should have nothing else to do, and needs a minute or two
+the machine should have nothing else to do, for about ten minutes
   --write       put it into the configuration file ($XDG_CONFIG_HOME/rmpirun.conf), instead of only showing it
   --costs-only  leave the thresholds as they are built in
   OPTIONS       of rmpirun, for what is between nodes: --hostfile hosts; without any, between two ranks of this machine
