@@ -229,7 +229,8 @@ pub fn shm_peer(data: &[u8]) {
     let (segment, hostile) = (Some(Arc::new(whole(0))), whole(1));
     let layout = hostile.layout();
     let (rank, size, oversubscribed, key) = (0, 2, true, JobKey::new(&[3; 32]));
-    let (streams, thresholds) = (1, rmpi_types::Thresholds::default());
+    let (streams, single_copy) = (1, 8 << 10);
+    let thresholds = rmpi_types::Thresholds { single_copy, ..rmpi_types::Thresholds::default() };
     let config =
         Config { rank, size, namespace: 0, epoch: 0, key, streams, oversubscribed, segment, thresholds };
     let engine = Engine::new(config, Box::new(Node), None).unwrap_or_else(|e| panic!("{e}"));

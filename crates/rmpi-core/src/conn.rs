@@ -205,7 +205,7 @@ impl Conn {
     /// Queues a header that nothing follows.
     pub(crate) fn control(&mut self, header: &Header) {
         if let Some(local) = self.local.as_deref_mut() {
-            local.messages.push_back(Waiting::Bare(*header));
+            local.messages.push_back(Waiting::Bare(*header, None));
             return;
         }
         self.frames(HEADER_LEN).0.extend_from_slice(&header.encode());

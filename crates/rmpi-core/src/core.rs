@@ -286,7 +286,8 @@ impl Core {
             sent.and_then(|sent| self.receive(&mut conn).map(|got| sent | got))
         } else {
             let sent = self.local_pump(&mut conn);
-            sent.and_then(|sent| self.local_receive(&mut conn).map(|got| sent | got))
+            let got = sent.and_then(|sent| self.local_receive(&mut conn).map(|got| sent | got));
+            got.and_then(|got| self.local_fetch(&mut conn).map(|fetched| got | fetched))
         };
         if matches!(outcome, Ok(true)) {
             conn.last_used = self.round;
@@ -353,6 +354,10 @@ impl Core {
     pub(crate) fn complete(&mut self, op: OpId, result: Result<Status, Fault>) {
         self.completions += 1;
         let Some(o) = self.ops.get_mut(op) else { return };
+        if let (State::SendWaiting { offer: Some(offer) }, Some(rail)) = (&o.state, self.rail.as_mut()) {
+            // Its memory is the caller's again.
+            rail.offers.withdraw(*offer);
+        }
         let (ran, orphan) = (!matches!(o.state, State::Done), o.orphan);
         o.end(result);
         if ran {

@@ -52,7 +52,7 @@ impl Core {
     /// Whether nothing is left to send, announced messages included.
     fn queues_empty(&self) -> bool {
         let sending = |op: &Op| {
-            matches!(op.state, State::SendQueued | State::SendWaiting | State::SendStreaming { .. })
+            matches!(op.state, State::SendQueued | State::SendWaiting { .. } | State::SendStreaming { .. })
                 && op.peer != Some(self.config.rank)
         };
         if self.ops.iter().any(|(_, op)| sending(op)) {

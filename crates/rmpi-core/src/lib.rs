@@ -4,6 +4,7 @@
 //! collectives are built on it in `rmpi`. There is no thread here and no global state: whoever calls makes
 //! progress, and an [`Engine`] is a value that several threads may share.
 
+mod announce;
 mod arena;
 mod conn;
 mod core;
@@ -15,6 +16,7 @@ mod helper;
 mod lanes;
 mod linkup;
 mod local;
+mod local_fetch;
 mod local_receive;
 mod matching;
 mod memory;

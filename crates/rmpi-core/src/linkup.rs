@@ -166,7 +166,7 @@ impl Core {
             m.envelope.source == peer
                 && match &m.body {
                     Body::Eager { bytes, got, .. } => *got < bytes.len(),
-                    Body::Rts(_) => true,
+                    Body::Rts { .. } => true,
                     Body::Local(_) => false,
                 }
         });

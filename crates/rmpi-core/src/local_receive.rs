@@ -4,7 +4,7 @@
 use crate::conn::{Conn, Incoming, Target, WINDOW, cost};
 use crate::core::Core;
 use crate::header::{Header, Kind};
-use crate::local::{Local, MORE, impossible};
+use crate::local::{FETCHED, Local, MORE, impossible};
 use crate::matching::{Body, Envelope, Unexpected};
 use crate::memory::RawBuf;
 use crate::ops::{OpId, State, Status};
@@ -96,8 +96,10 @@ impl Core {
     }
 
     fn on_message(&mut self, conn: &mut Conn, m: &Message) -> Result<(), Cause> {
-        if m.label.kind == MORE {
-            return self.on_more(conn, m);
+        match m.label.kind {
+            MORE => return self.on_more(conn, m),
+            FETCHED => return self.on_fetched(conn, OpId::from_raw(m.id)),
+            _ => {}
         }
         let kind = Kind::from_code(m.label.kind).ok_or("a message of no known kind")?;
         let whole = kind != Kind::Data;
@@ -112,7 +114,12 @@ impl Core {
                 conn.bye = true;
                 Err("it has finished".into())
             }
-            Kind::Rts | Kind::Cts | Kind::Revoke => {
+            Kind::Rts => {
+                let rmpi_shm::Label { check, context, tag, .. } = m.label;
+                let header = Header { kind, check, context, tag, sequence: 0, length: m.length, id: m.id };
+                self.on_announced(conn, &header, m.offer)
+            }
+            Kind::Cts | Kind::Revoke => {
                 let sequence = conn.rx.sequence;
                 let rmpi_shm::Label { check, context, tag, .. } = m.label;
                 let header = Header { kind, check, context, tag, sequence, length: m.length, id: m.id };
@@ -205,7 +212,11 @@ impl Core {
             return Err("a message piece does not fit its message".into());
         }
         if let Some(local) = conn.local.as_deref_mut() {
+            local.met(m);
             self.fetch(local, Target::Op(op, got), 0, m);
+            if got + n == total {
+                local.came(op, total);
+            }
         }
         let Some(o) = self.ops.get_mut(op) else { return Ok(()) };
         o.state = State::RecvData { got: got + n, total, eager: false };

@@ -5,6 +5,7 @@
 //! by age per context. An exact match is O(1) when tags are used in order.
 
 use crate::ops::OpId;
+use rmpi_shm::Offer;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
@@ -46,8 +47,8 @@ pub struct Envelope {
 pub(crate) enum Body {
     /// Here, `got` of them so far; a receive may have claimed it before all came.
     Eager { bytes: Vec<u8>, got: usize, claimed: Option<OpId> },
-    /// With the sender, whose operation this is.
-    Rts(u64),
+    /// With the sender, whose operation this is; and where, if it may be copied from there.
+    Rts { sender: u64, offer: Option<Offer> },
     /// In this process: a send to itself.
     Local(OpId),
 }
@@ -330,7 +331,7 @@ mod tests {
 
     fn message(source: u32, tag: i32, id: u64) -> Unexpected {
         let envelope = Envelope { source, tag, check: 0, length: id };
-        Unexpected { context: 0, envelope, body: Body::Rts(id) }
+        Unexpected { context: 0, envelope, body: Body::Rts { sender: id, offer: None } }
     }
 
     #[derive(Clone, Debug)]

@@ -46,6 +46,11 @@ impl RawBuf {
         self.len
     }
 
+    /// Where it is in this process, for another one to read it there.
+    pub(crate) fn address(&self) -> u64 {
+        self.ptr.expose_provenance() as u64
+    }
+
     /// A part of the window; clamped to it.
     pub(crate) fn part(&self, offset: usize, len: usize) -> Self {
         let offset = offset.min(self.len);

@@ -3,6 +3,7 @@
 
 use crate::error::Fault;
 use crate::memory::{Keeper, Memory, RawBuf};
+use rmpi_shm::Ticket;
 use std::sync::Arc;
 
 /// Names one operation of one engine; never used twice within 2^32 uses of a slot.
@@ -40,8 +41,8 @@ pub type Finished = (Result<Status, Fault>, Option<Box<dyn Memory>>);
 pub(crate) enum State {
     /// A send that waits for the link or for its turn.
     SendQueued,
-    /// A rendezvous send that the receiver has not cleared yet.
-    SendWaiting,
+    /// A rendezvous send that the receiver has not cleared yet; the receiver may copy by itself while an offer stands.
+    SendWaiting { offer: Option<Ticket> },
     /// A cleared send: how many bytes connections have taken on or sent, and the receiver's operation.
     SendStreaming { sent: usize, peer_op: u64 },
     /// A receive that nothing matched yet.

@@ -1,9 +1,7 @@
 //! The receiving half of a link: header and payload in one system call where the next message can be guessed,
 //! straight into the posted buffer; staged otherwise. Everything a peer says is checked before it is used.
 
-use crate::conn::{
-    AWAITED_MAX, Conn, GUESS_MAX, Incoming, MAX_UNEXPECTED_RTS, STAGING, Target, WINDOW, cost,
-};
+use crate::conn::{AWAITED_MAX, Conn, GUESS_MAX, Incoming, STAGING, Target, WINDOW, cost};
 use crate::core::Core;
 use crate::error::Fault;
 use crate::header::{HEADER_LEN, Header, Kind};
@@ -346,16 +344,7 @@ impl Core {
             Kind::Eager => return self.on_eager(conn, h, envelope),
             Kind::Rts => {
                 in_sequence(conn, h)?;
-                if let Some(op) = self.matcher.arrive(h.context, conn.peer, h.tag) {
-                    self.matched(op, envelope);
-                    grant(conn, op, h.id);
-                } else if self.revocation(h.context, Some(h.tag)).is_none() {
-                    conn.rx.unexpected_rts += 1;
-                    if conn.rx.unexpected_rts > MAX_UNEXPECTED_RTS {
-                        return Err("too many unreceived messages".into());
-                    }
-                    self.matcher.store(Unexpected { context: h.context, envelope, body: Body::Rts(h.id) });
-                }
+                self.on_announced(conn, h, None)?;
             }
             Kind::Cts => self.on_cts(conn, OpId::from_raw(h.id), h.length)?,
             Kind::Data => {
@@ -407,8 +396,11 @@ impl Core {
         // An unknown operation was given up here meanwhile.
         let Some(o) = self.ops.get_mut(op) else { return Ok(()) };
         match o.state {
-            State::SendWaiting if o.peer == Some(conn.peer) => {
-                o.state = State::SendStreaming { sent: 0, peer_op };
+            State::SendWaiting { .. } if o.peer == Some(conn.peer) => {
+                self.withdraw_offer(op);
+                if let Some(o) = self.ops.get_mut(op) {
+                    o.state = State::SendStreaming { sent: 0, peer_op };
+                }
                 match conn.local.as_deref_mut() {
                     Some(local) => local.streams.push_back(op),
                     None => conn.tx.queue.push_back(crate::conn::Item::Pieces { op, piece: None, turn: 0 }),
@@ -461,7 +453,7 @@ impl Core {
                 if e.source == me {
                     self.self_bytes -= cost(e.length);
                 } else {
-                    self.with_conn(e.source, |conn| give_back(conn, cost(e.length)));
+                    self.with_conn(e.source, |_, conn| give_back(conn, cost(e.length)));
                 }
             }
             Body::Eager { claimed, .. } => {
@@ -470,13 +462,13 @@ impl Core {
                     (o.peer, o.tag, o.state) = (Some(e.source), e.tag, State::RecvClaimed);
                 }
             }
-            Body::Rts(sender) => {
-                let sender = *sender;
+            Body::Rts { sender, offer } => {
+                let (sender, offer) = (*sender, *offer);
                 self.matcher.forget(age);
                 self.matched(op, e);
-                self.with_conn(e.source, |conn| {
+                self.with_conn(e.source, |core, conn| {
                     conn.rx.unexpected_rts = conn.rx.unexpected_rts.saturating_sub(1);
-                    grant(conn, op, sender);
+                    core.accept(conn, op, sender, offer);
                 });
             }
             Body::Local(send) => {
@@ -493,11 +485,11 @@ impl Core {
     }
 
     /// Does something with a live connection and sends what it queued.
-    fn with_conn(&mut self, peer: u32, f: impl FnOnce(&mut Conn)) {
+    fn with_conn(&mut self, peer: u32, f: impl FnOnce(&mut Self, &mut Conn)) {
         let Some(mut conn) = self.conns[peer as usize].take() else { return };
         let mut outcome = Ok(false);
         if conn.dead.is_none() {
-            f(&mut conn);
+            f(self, &mut conn);
             outcome = self.pump(&mut conn);
         }
         self.conns[peer as usize] = Some(conn);
@@ -533,15 +525,6 @@ fn in_sequence(conn: &mut Conn, h: &Header) -> Result<(), Cause> {
     }
     conn.rx.sequence = conn.rx.sequence.wrapping_add(1);
     Ok(())
-}
-
-/// Clears the sender's operation `sender` to send into the receive `op`.
-fn grant(conn: &mut Conn, op: OpId, sender: u64) {
-    conn.control(&Header { id: sender, length: op.raw(), ..Header::bare(Kind::Cts) });
-    // Usually it is the first.
-    if !conn.rx.guesses.contains(&op) {
-        conn.expect(op);
-    }
 }
 
 /// Frees eager window of the peer; it is told when half of it has come together.

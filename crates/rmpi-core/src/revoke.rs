@@ -70,7 +70,7 @@ impl Core {
 
     pub(crate) fn fail_context(&mut self, context: u32, first: i32, fault: &Fault) {
         let waiting = |op: &Op| {
-            let idle = matches!(op.state, State::RecvPosted | State::SendWaiting);
+            let idle = matches!(op.state, State::RecvPosted | State::SendWaiting { .. });
             let granted = matches!(op.state, State::RecvData { eager: false, .. });
             op.context == context && concerned(op.tag, first) && (idle || granted)
         };

@@ -135,7 +135,7 @@ impl Core {
             return;
         }
         if conn.local.is_some() {
-            let outcome = self.local_send(&mut conn, id, s, buf.len());
+            let outcome = self.local_send(&mut conn, id, s, buf);
             self.conns[s.to as usize] = Some(conn);
             if let Err(cause) = outcome {
                 self.lose(s.to, &cause);
@@ -157,7 +157,7 @@ impl Core {
         if len > conn.unasked_max(self.config.thresholds.eager, s.awaited) || conn.credit < price {
             (header.kind, header.id) = (Kind::Rts, id.raw());
             if let Some(op) = self.ops.get_mut(id) {
-                op.state = State::SendWaiting;
+                op.state = State::SendWaiting { offer: None };
             }
             conn.control(&header);
             // The first announcement goes at once; those after it, and their answers, travel together.
@@ -342,13 +342,14 @@ impl Core {
             self.ops.remove(id);
             return;
         }
+        self.withdraw_offer(id);
         let Some(op) = self.ops.get_mut(id) else { return };
         op.orphan = true;
         if op.keep.is_some() {
             return;
         }
         match op.state {
-            State::SendQueued | State::SendWaiting | State::SendStreaming { .. } => {
+            State::SendQueued | State::SendWaiting { .. } | State::SendStreaming { .. } => {
                 let mut copy: Box<dyn Memory> = Box::new(op.buf.bytes().to_vec());
                 op.buf = window(&mut copy);
                 op.keep = Some(copy);

@@ -15,6 +15,7 @@ mod streams;
 mod traffic;
 
 mod local;
+mod single;
 mod thresholds;
 
 /// Addresses, and whether the ranks share memory.

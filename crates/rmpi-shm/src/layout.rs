@@ -4,6 +4,7 @@
 //! header     2 pages: magic "RMPISHM1", version u32, ranks u32, length u64; then at 64 a byte a local rank:
 //!            1 set by the daemon when it has reaped the process, 2 by a rank that does not use the segment; at 1088 the world's number of each local rank, u32
 //! states     512 bytes a rank: what a rank says of itself (parked or not, how to wake it, who has news)
+//! offers     4 KiB a rank: which memory of its own it lets others copy from
 //! pairs      64 KiB for each (receiver, sender): 64 slots of a cache line | control lines | 32 KiB lane
 //! pools      4 MiB a sending rank: cells for large messages to anybody
 //! coll       8 MiB a rank: collectives of the world communicator
@@ -21,11 +22,12 @@ pub(crate) const GONE: u64 = 64;
 /// Where the header's table of world ranks begins.
 pub(crate) const WORLD: u64 = GONE + MAX_RANKS as u64;
 pub(crate) const MAGIC: [u8; 8] = *b"RMPISHM1";
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
 
 const PAGE: u64 = 4096;
 const STATE: u64 = 512;
 const PAIR: u64 = 64 << 10;
+const OFFERS: u64 = 8 * Layout::OFFERS as u64;
 const LANE_AT: u64 = 32 << 10;
 
 /// A part of the segment: offset in the file and length, in bytes.
@@ -56,6 +58,8 @@ impl Layout {
     pub const SLOTS: u32 = 64;
     /// Bytes of a slot: a cache line.
     pub const SLOT: u64 = 64;
+    /// Offers of a rank that can stand at once.
+    pub const OFFERS: u16 = 512;
     /// Bytes of a pair's lane for small payloads.
     pub const LANE: u64 = 32 << 10;
     /// Bytes of a rank's pool of cells.
@@ -81,8 +85,12 @@ impl Layout {
         HEADER
     }
 
+    const fn all_offers(&self) -> u64 {
+        (self.states() + self.ranks as u64 * STATE).next_multiple_of(PAGE)
+    }
+
     const fn pairs(&self) -> u64 {
-        (self.states() + self.ranks as u64 * STATE).next_multiple_of(PAIR)
+        (self.all_offers() + self.ranks as u64 * OFFERS).next_multiple_of(PAIR)
     }
 
     const fn pools(&self) -> u64 {
@@ -117,6 +125,13 @@ impl Layout {
     pub const fn state(&self, rank: u32) -> Span {
         assert!(rank < self.ranks);
         Span { start: self.states() + rank as u64 * STATE, len: STATE }
+    }
+
+    /// Which of its offers of its own memory `rank` stands by.
+    #[must_use]
+    pub const fn offers(&self, rank: u32) -> Span {
+        assert!(rank < self.ranks);
+        Span { start: self.all_offers() + rank as u64 * OFFERS, len: OFFERS }
     }
 
     const fn pair(&self, from: u32, to: u32) -> u64 {
@@ -194,7 +209,7 @@ mod tests {
             let l = Layout::new(n).unwrap();
             let mut parts = vec![Span { start: 0, len: HEADER }];
             for r in 0..n {
-                parts.extend([l.state(r), l.pool(r), l.coll(r), l.heap(r)]);
+                parts.extend([l.state(r), l.offers(r), l.pool(r), l.coll(r), l.heap(r)]);
                 for s in 0..n {
                     parts.extend([l.slots(s, r), l.taken(s, r), l.wanted(s, r), l.lane(s, r)]);
                 }

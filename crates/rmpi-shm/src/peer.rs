@@ -3,13 +3,15 @@
 //! ```text
 //! slot  0 number u32 | kind u8 | place u8 | check u16      1 context u32 | tag i32
 //!       inline (place = bytes, 0..=48): 2..8 payload
-//!       else (place = NONE, LANE, POOL): 2 length u64   3 id u64   4 offset u32 | bytes u32
+//!       else (place = LANE, POOL): 2 length u64   3 id u64   4 offset u32 | bytes u32
+//!            (place = NONE): the same, and 4 address u64   5 ticket u64, or 0
 //! ```
 //! What the words of kind, length and id mean is the engine's business; where bytes are, and that they are
 //! inside the sender's memory, is looked after here.
 
 use crate::area::{Area, SlotWords};
 use crate::layout::Layout;
+use crate::offers::{Offer, Ticket};
 use crate::pool::{CELL, Held, Pool};
 use crate::ring::{INLINE, Impossible, Receiver, Sender};
 use crate::segment::Segment;
@@ -64,6 +66,8 @@ pub struct Message {
     pub id: u64,
     /// Its payload, or this part of it.
     pub place: Place,
+    /// Of a message without payload: where its sender has it, if it may be copied from there.
+    pub offer: Option<Offer>,
 }
 
 #[inline]
@@ -212,12 +216,15 @@ impl Peer {
         self.out.publish(first);
     }
 
-    /// Sends a message without payload. There must be room.
-    pub fn send_bare(&mut self, label: Label, length: u64, id: u64) {
+    /// Sends a message without payload, and perhaps where the payload is. There must be room.
+    pub fn send_bare(&mut self, label: Label, length: u64, id: u64, offer: Option<Offer>) {
         let (first, second) = head(label, NONE);
+        let (address, ticket) = offer.map_or((0, 0), |o| (o.address, o.ticket.word()));
         self.out.write(1, second);
         self.out.write(2, length);
         self.out.write(3, id);
+        self.out.write(4, address);
+        self.out.write(5, ticket);
         self.out.publish(first);
     }
 
@@ -351,18 +358,26 @@ impl Peer {
         let label = Label { kind, check, context, tag };
         if usize::from(place) <= INLINE {
             let length = u64::from(place);
-            return Ok(Message { label, length, id: 0, place: Place::Inline(usize::from(place)) });
+            return Ok(Message {
+                label,
+                length,
+                id: 0,
+                place: Place::Inline(usize::from(place)),
+                offer: None,
+            });
         }
         let part = self.inn.read(4);
         let (offset, bytes) = (part as u32 as usize, (part >> 32) as usize);
         let fits = |size: u64| (offset as u64 + bytes as u64) <= size;
+        let ticket = if place == NONE { Ticket::from_word(self.inn.read(5)) } else { None };
+        let offer = ticket.map(|ticket| Offer { address: part, ticket });
         let place = match place {
             NONE => Place::None,
             LANE if fits(Layout::LANE) => Place::Lane(offset, bytes),
             POOL if fits(Layout::POOL) => Place::Pool(offset, bytes),
             _ => return Err(Impossible),
         };
-        Ok(Message { label, length: self.inn.read(2), id: self.inn.read(3), place })
+        Ok(Message { label, length: self.inn.read(2), id: self.inn.read(3), place, offer })
     }
 
     /// Copies the payload of the next message, of which [`Peer::peek`] has said where it is, as much as fits.

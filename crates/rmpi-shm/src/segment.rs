@@ -4,6 +4,7 @@ use crate::area::Area;
 use crate::heap::{Block, Heap};
 use crate::layout::{GONE, HEADER, Layout, MAGIC, Span, VERSION, WORLD};
 use crate::map::Mapping;
+use crate::single::Single;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use std::fs::File;
@@ -86,6 +87,7 @@ pub struct Segment {
     layout: Layout,
     me: u32,
     heap: Mutex<Heap>,
+    single: Single,
 }
 
 impl Segment {
@@ -118,7 +120,10 @@ impl Segment {
         let core = Arc::new(Mapping::new(&file, 0, layout.core().len)?);
         let header = part(&core, Span { start: 0, len: HEADER });
         let heap = Mutex::new(Heap::new(Layout::HEAP));
-        Ok(Self { file, core, header, layout, me, heap })
+        let parts =
+            |span: fn(&Layout, u32) -> Span| (0..ranks).map(|r| part(&core, span(&layout, r))).collect();
+        let single = Single::new(parts(Layout::state), parts(Layout::offers), me);
+        Ok(Self { file, core, header, layout, me, heap, single })
     }
 
     /// Where things are.
@@ -168,6 +173,12 @@ impl Segment {
     #[must_use]
     pub fn area(&self, span: Span) -> Area {
         part(&self.core, span)
+    }
+
+    /// Reading other ranks' own memory.
+    #[must_use]
+    pub fn single(&self) -> &Single {
+        &self.single
     }
 
     /// The area of a local rank for collectives of the world. Zero at the start.

@@ -24,6 +24,9 @@ pub struct Thresholds {
     pub node_turn: usize,
     /// Results of collectives of a node from here on are written past the caches.
     pub stream: usize,
+    /// Data of a broadcast or an allgather of a node from here on is copied once, out of its owner's memory, while that
+    /// proves faster; messages between two ranks from 16 times as many bytes on.
+    pub single_copy: usize,
 }
 
 impl Default for Thresholds {
@@ -38,6 +41,7 @@ impl Default for Thresholds {
             node_piece: 16 << 10,
             node_turn: 512 << 10,
             stream: 16 << 20,
+            single_copy: Threshold::NEVER,
         }
     }
 }
@@ -115,7 +119,7 @@ impl Threshold {
     pub const NEVER: usize = 1 << 40;
 
     /// All, in the order of the fields.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         // The receiver's window for them is 1 MiB a peer.
         Self::new("eager", 1 << 10..=Self::EAGER_MOST, |t| &mut t.eager),
         Self::new("piece", 64 << 10..=64 << 20, |t| &mut t.piece),
@@ -128,6 +132,8 @@ impl Threshold {
         Self::new("node-piece", 4 << 10..=64 << 10, |t| &mut t.node_piece),
         Self::new("node-turn", 64 << 10..=1 << 20, |t| &mut t.node_turn),
         Self::new("stream", 64 << 10..=Self::NEVER, |t| &mut t.stream),
+        // What fits into slots has no other way.
+        Self::new("single-copy", 8 << 10..=Self::NEVER, |t| &mut t.single_copy),
     ];
 
     /// Most that [`Thresholds::eager`] can be: what a receiver takes from a peer that was tuned so.

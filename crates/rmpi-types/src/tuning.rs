@@ -127,7 +127,7 @@ mod tests {
         assert!(
             error.ends_with(
                 "nor BYTES for one of eager, piece, direct-from, quic-piece, local-eager, \
-                                 node-piece, node-turn, stream"
+                                 node-piece, node-turn, stream, single-copy"
             ),
             "{error}"
         );

@@ -7,6 +7,7 @@ use crate::error::{Error, InitError};
 use crate::kvs::Kvs;
 use crate::options::Options;
 use crate::shown;
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use rmpi_coll::select::{Layout, Overrides, Selector};
 use rmpi_core::{Config, Engine, Helper};
 use rmpi_net::{Acceptor, Buffers, Identity, JobKey, Peers as _, QuicRail, Route, Security};
@@ -326,6 +327,11 @@ impl World {
         let me = Route { namespace: namespace.0, epoch: epoch.0, from: rank, to: rank };
         let rail = if quic { Some(quic_rail(udp, key.clone(), me, size, security.clone())?) } else { None };
         let shares = shares(&block, data.inside());
+        if let (Some(segment), Some(daemon)) = (&segment, &daemon)
+            && let Ok(maker) = getsockopt(daemon, PeerCredentials)
+        {
+            segment.single().descends_from(u32::try_from(maker.pid()).unwrap_or(0));
+        }
         let shares = shares && (segment.is_some() || !has_company(&block, rank));
         let memory = Memory { segment, shares, crowded, data, tuning };
         let acceptor = Acceptor::new(vec![listener], key, namespace.0, epoch.0, rank)

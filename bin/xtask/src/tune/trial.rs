@@ -33,7 +33,7 @@ const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 
 /// All that are measured.
-pub(super) const ALL: [Trial; 8] = [
+pub(super) const ALL: [Trial; 9] = [
     Trial {
         name: "eager",
         place: Place::Between,
@@ -81,6 +81,12 @@ pub(super) const ALL: [Trial; 8] = [
         place: Place::Inside,
         work: &[work("allreduce", MIB, 64 * MIB)],
         values: &[1 << 20, 4 << 20, Threshold::NEVER],
+    },
+    Trial {
+        name: "single-copy",
+        place: Place::Inside,
+        work: &[work("bcast", 16 * KIB, 4 * MIB), work("allgather", 16 * KIB, MIB)],
+        values: &[16 << 10, 64 << 10, 256 << 10],
     },
 ];
 

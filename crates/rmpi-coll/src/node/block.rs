@@ -2,10 +2,11 @@
 //!
 //! ```text
 //! slot 0 .. 3   one for every operation, by its number modulo 4
-//!     line 0    number u64 | digest u64 | start in the ring u64 | 40 bytes of data
-//!     line 1    segments posted u64 | segments consumed u64
+//!     line 0    number u64 | digest u64 | start in the ring u64 | 40 bytes of data, or where large data is in its giver's memory u64
+//!     line 1    segments posted u64 | segments consumed u64 | cannot read givers' memory u64
 //!     4 KiB     data longer than 40 bytes
 //! claims        chunk claims u64, on a line of its own; chunks done u64, on another (the first rank's are used)
+//! reports       how fast large data was read each way, a word a class of sizes
 //! ring          2 MiB, where large data goes through; positions only grow
 //! ```
 //!
@@ -27,9 +28,12 @@ const START: usize = 16;
 const NEAR: usize = 24;
 const POSTED: usize = 64;
 const CONSUMED: usize = 72;
+const OFFER: usize = NEAR;
+const REFUSED: usize = 80;
 const FAR: usize = 128;
 pub(super) const CLAIMS: usize = 4 * SLOT;
 pub(super) const CHUNKS_DONE: usize = CLAIMS + 64;
+const REPORTS: usize = CHUNKS_DONE + 64;
 /// Where the ring begins; all before it must be zero when a group begins.
 pub(super) const RING: usize = 64 << 10;
 /// Bytes of the ring.
@@ -37,6 +41,7 @@ pub(super) const RING_LEN: usize = 2 << 20;
 /// Bytes of a block.
 pub(super) const BLOCK_LEN: usize = RING + RING_LEN;
 
+const _: () = assert!(REPORTS + 8 * rmpi_shm::Rates::WORDS <= REPORTS + 64 && REPORTS + 64 <= RING);
 const _: () = assert!(CHUNKS_DONE + 64 <= RING && RING_LEN.is_power_of_two() && SLOT.is_multiple_of(64));
 
 fn slot(n: u64) -> usize {
@@ -110,6 +115,32 @@ pub(super) trait Slots: Memory {
 
     fn set_consumed(&self, n: u64, segments: u64) {
         self.store(slot(n) + CONSUMED, segments);
+    }
+
+    /// Where the member's large data is in its own memory, for others to copy; 0: nowhere.
+    fn offer(&self, n: u64) -> u64 {
+        self.load(slot(n) + OFFER)
+    }
+
+    fn set_offer(&self, n: u64, at: u64) {
+        self.store(slot(n) + OFFER, at);
+    }
+
+    /// Whether the member cannot read others' memory.
+    fn refuses(&self, n: u64) -> bool {
+        self.load(slot(n) + REFUSED) != 0
+    }
+
+    fn set_refuses(&self, n: u64, refuses: bool) {
+        self.store(slot(n) + REFUSED, refuses.into());
+    }
+
+    fn report(&self, word: usize) -> u64 {
+        self.load(REPORTS + 8 * word)
+    }
+
+    fn set_report(&self, word: usize, value: u64) {
+        self.store(REPORTS + 8 * word, value);
     }
 }
 

@@ -28,24 +28,37 @@ pub(super) struct Exchange {
     /// Segments it has told the others it has consumed.
     told: u64,
     announced: bool,
+    /// The others copy this member's data where it is.
+    offered: bool,
+    /// This member has copied so, or taken segments; and since when there was something to take.
+    copied: bool,
+    through_rings: bool,
+    since: Option<u64>,
     /// In combinations: the next member to wait for.
     next: usize,
 }
 
 impl Exchange {
-    pub(super) fn new<M: Memory>(call: &Call, group: &Group<M>, cursor: &Cursor) -> Self {
+    pub(super) fn new<M: Memory>(call: &Call, group: &Group<M>, cursor: &mut Cursor) -> Self {
         let (p, me) = (group.size(), group.me);
         let cut = call.cut(p, group.crowded, &group.thresholds);
         let start = cursor.position.next_multiple_of(cut.stride as u64);
-        let giving = if !call.gives(me) {
-            0
-        } else {
-            match call.lay() {
-                Lay::Whole => segments(call.given(me, p), cut),
-                Lay::Blocks => segments(call.longest(), cut),
-            }
-        };
-        Self { cut, start, giving, posted: 0, taken: 0, told: 0, announced: false, next: 0 }
+        let offered = group.decides_to_offer(cursor, call);
+        let giving = if offered { 0 } else { to_give(call, me, p, cut) };
+        Self {
+            cut,
+            start,
+            giving,
+            posted: 0,
+            taken: 0,
+            told: 0,
+            announced: false,
+            offered,
+            copied: false,
+            through_rings: false,
+            since: None,
+            next: 0,
+        }
     }
 
     pub(super) fn look<M: Memory>(
@@ -62,10 +75,14 @@ impl Exchange {
             let takes = (0..group.size()).any(|r| call.needs(group.me, r) && call.gives(r));
             group.mine().set_posted(n, 0);
             group.mine().set_consumed(n, if takes { 0 } else { u64::MAX });
+            group.mine().set_refuses(n, cursor.refuses);
+            let at = if self.offered { call.own(group.me, buffers).as_ptr().expose_provenance() } else { 0 };
+            group.mine().set_offer(n, at as u64);
         }
         let mut budget = BUDGET;
         loop {
             look.awaits = None;
+            let left = if self.offered { self.reader_left(group, cursor, call, n)? } else { None };
             let gave = self.give(group, cursor, call, buffers, n, &mut look)?;
             if !self.announced {
                 group.mine().announce(n, u64::from(call.digest), self.start);
@@ -79,6 +96,10 @@ impl Exchange {
             };
             self.tell(group, call, n, &mut look);
             if self.posted == self.giving && self.taken == u64::MAX {
+                if left.is_some() {
+                    return Ok(Look { awaits: left, ..look });
+                }
+                self.sample(group, cursor, call);
                 cursor.position = self.start + self.giving * self.cut.stride as u64;
                 return Ok(Look { done: true, ..look });
             }
@@ -142,6 +163,98 @@ impl Exchange {
             bytes += 1;
         }
         Ok(bytes)
+    }
+
+    /// A member that has not copied what this one offers. When one cannot, all is given through the ring instead.
+    fn reader_left<M: Memory>(
+        &mut self,
+        group: &Group<M>,
+        cursor: &mut Cursor,
+        call: &Call,
+        n: u64,
+    ) -> Result<Option<usize>, Trouble> {
+        let (p, me) = (group.size(), group.me);
+        let mut left = None;
+        for r in group.others().filter(|&r| call.needs(r, me)) {
+            if !cursor.arrived(group, n, call.digest, r)? {
+                left = Some(r);
+            } else if group.blocks[r].refuses(n) {
+                cursor.offering.refuse();
+                self.offered = false;
+                self.giving = to_give(call, me, p, self.cut);
+                return Ok(None);
+            } else if group.blocks[r].consumed(n) != u64::MAX {
+                left = Some(r);
+            }
+        }
+        Ok(left)
+    }
+
+    /// Copies from `r`'s own memory, if it offers that; the bytes.
+    fn copy<M: Memory>(
+        &mut self,
+        group: &Group<M>,
+        cursor: &mut Cursor,
+        call: &Call,
+        buffers: &mut Buffers<'_>,
+        (n, r, len): (u64, usize, usize),
+        look: &mut Look,
+    ) -> Result<Option<usize>, Trouble> {
+        if !cursor.arrived(group, n, call.digest, r)? {
+            return Ok(None);
+        }
+        if self.since.is_none()
+            && let Some(reading) = group.reading(call, len)
+        {
+            self.since = Some(reading.now());
+        }
+        let at = group.blocks[r].offer(n);
+        if at == 0 || cursor.refuses {
+            return Ok(None);
+        }
+        if group.reading(call, len).is_none() {
+            self.refuse(group, cursor, n, look);
+            return Ok(None);
+        }
+        let first = part(cursor.taken[r], self.cut.piece).start.min(len);
+        let count = segments(len - first, self.cut).min((BUDGET / self.cut.piece).max(1) as u64);
+        let end = part(cursor.taken[r] + count - 1, self.cut.piece).end.min(len);
+        let into = &mut buffers.output[call.place(r)..][first..end];
+        match group.copy_from(n, r, at, first, into) {
+            Some(true) => {
+                self.copied = true;
+                cursor.taken[r] += count;
+                Ok(Some(end - first))
+            }
+            // Its operation has failed, of which this one will hear.
+            Some(false) => Ok(None),
+            None => {
+                self.refuse(group, cursor, n, look);
+                Ok(None)
+            }
+        }
+    }
+
+    /// How long it took, where all data went one way, and there was something to take.
+    fn sample<M: Memory>(&self, group: &Group<M>, cursor: &mut Cursor, call: &Call) {
+        let len = call.longest();
+        let Some((since, reading)) = self.since.zip(group.reading(call, len)) else { return };
+        let ns = reading.now().saturating_sub(since);
+        let gives = call.gives(group.me);
+        if self.copied && !self.through_rings && (self.offered || !gives) {
+            cursor.rates.single(len, len, ns);
+        } else if self.through_rings && !self.copied && !self.offered {
+            cursor.rates.cells(len, len, ns);
+        } else {
+            return;
+        }
+        group.report(cursor, len);
+    }
+
+    fn refuse<M: Memory>(&self, group: &Group<M>, cursor: &mut Cursor, n: u64, look: &mut Look) {
+        cursor.refuses = true;
+        group.mine().set_refuses(n, true);
+        look.published = true;
     }
 
     /// Learns what has been read; `None` when the segment at `at` is free now, else a member to wait for.
@@ -209,6 +322,10 @@ impl Exchange {
             let len = self.from(call, r, me, p);
             let all = segments(len, self.cut);
             while cursor.taken[r] < all && bytes < BUDGET {
+                if let Some(n) = self.copy(group, cursor, call, buffers, (n, r, len), look)? {
+                    bytes += n;
+                    continue;
+                }
                 let segment = cursor.taken[r];
                 let Some(at) = self.ready(group, cursor, call, n, r, segment)? else {
                     look.awaits = Some(r);
@@ -217,6 +334,7 @@ impl Exchange {
                 let part = clip(part(segment, self.cut.piece), len);
                 let into = &mut buffers.output[call.place(r)..][part.clone()];
                 group.blocks[r].read(at, into);
+                self.through_rings = true;
                 bytes += part.len();
                 cursor.taken[r] += 1;
             }
@@ -284,11 +402,21 @@ impl Exchange {
         // Rings shorter than the data are written again within the operation.
         let again =
             segments(call.longest(), self.cut).saturating_mul(self.cut.stride as u64) > RING_LEN as u64;
-        if self.told < self.taken && (much || over) && again {
+        // Givers whose own memory was read wait for that.
+        if self.told < self.taken && ((much || over) && again || over && self.copied) {
             self.told = self.taken;
             group.mine().set_consumed(n, self.told);
             look.published = true;
         }
+    }
+}
+
+/// Segments that member `me` puts into its ring.
+fn to_give(call: &Call, me: usize, p: usize, cut: Cut) -> u64 {
+    match (call.gives(me), call.lay()) {
+        (false, _) => 0,
+        (true, Lay::Whole) => segments(call.given(me, p), cut),
+        (true, Lay::Blocks) => segments(call.longest(), cut),
     }
 }
 

@@ -3,7 +3,9 @@
 use super::block::{BLOCK_LEN, RING, RING_LEN, SLOTS, Slots};
 use super::direct::Reach;
 use super::memory::Memory;
+use super::single::{Reading, Reported};
 use crate::PlanError;
+use rmpi_shm::Rates;
 use rmpi_types::Thresholds;
 use std::sync::Arc;
 
@@ -18,6 +20,8 @@ pub struct Group<M> {
     pub(super) thresholds: Thresholds,
     /// Buffers of members in memory that all reach.
     pub(super) reach: Option<Arc<dyn Reach<M>>>,
+    /// Reading members' own memory.
+    pub(super) reading: Option<Arc<dyn Reading>>,
 }
 
 impl<M: Memory> Group<M> {
@@ -37,7 +41,8 @@ impl<M: Memory> Group<M> {
         if me >= blocks.len() {
             return Err(PlanError::Rank { rank: u32::try_from(me).unwrap_or(u32::MAX), size });
         }
-        Ok(Self { blocks, me, crowded, thresholds: Thresholds::default(), reach: None })
+        let thresholds = Thresholds::default();
+        Ok(Self { blocks, me, crowded, thresholds, reach: None, reading: None })
     }
 
     /// The same group, for [`super::Kind::AllreduceShared`] too.
@@ -50,6 +55,12 @@ impl<M: Memory> Group<M> {
     #[must_use]
     pub fn tuned(self, thresholds: Thresholds) -> Self {
         Self { thresholds, ..self }
+    }
+
+    /// The same group, whose members may copy large data out of each other's own memory.
+    #[must_use]
+    pub fn copying(self, reading: Arc<dyn Reading>) -> Self {
+        Self { reading: Some(reading), ..self }
     }
 
     /// Number of members.
@@ -101,6 +112,13 @@ pub struct Cursor {
     /// Segments reduced by claims so far, and chunks: the same numbers at all members.
     pub(super) claimed_segments: u64,
     pub(super) claimed_chunks: u64,
+    /// How fast this member reads large data each way, and what of that it has told.
+    pub(super) rates: Rates,
+    pub(super) reported: Reported,
+    /// What its readers say, and whether this member's data is offered where it is.
+    pub(super) offering: Rates,
+    /// This member cannot read others' memory.
+    pub(super) refuses: bool,
 }
 
 impl Cursor {
@@ -117,6 +135,10 @@ impl Cursor {
             free: 0,
             claimed_segments: 0,
             claimed_chunks: 0,
+            rates: Rates::default(),
+            reported: Reported::default(),
+            offering: Rates::default(),
+            refuses: false,
         }
     }
 

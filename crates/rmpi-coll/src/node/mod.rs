@@ -13,6 +13,7 @@ mod memory;
 #[cfg(all(test, loom))]
 mod models;
 mod pass;
+mod single;
 #[cfg(test)]
 mod tests;
 
@@ -21,3 +22,4 @@ pub use direct::Reach;
 pub use group::{Cursor, Group, Look, Trouble};
 pub use memory::{Memory, Window};
 pub use pass::Pass;
+pub use single::Reading;

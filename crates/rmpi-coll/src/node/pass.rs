@@ -87,11 +87,18 @@ impl Pass {
         Ok(Look { published: look.published | published, ..look })
     }
 
+    /// Gives the operation up: the caller's memory is no longer the others' to read.
+    pub fn abandon<M: Memory>(&self, group: &Group<M>) {
+        if let Stage::Exchange(_) = self.stage {
+            group.withdraw(self.n);
+        }
+    }
+
     /// Whether something was written.
     fn enter<M: Memory>(
         &mut self,
         group: &Group<M>,
-        cursor: &Cursor,
+        cursor: &mut Cursor,
         call: &Call,
         buffers: &mut Buffers<'_>,
     ) -> bool {

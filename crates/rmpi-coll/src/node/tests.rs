@@ -7,6 +7,8 @@ use rmpi_types::{Threshold, Thresholds};
 use std::collections::HashMap;
 use std::sync::Arc;
 
+mod single;
+
 struct Random(u64);
 
 impl Random {
@@ -232,7 +234,6 @@ fn groups(p: usize, crowded: bool, thresholds: Thresholds, heaps: &Arc<Heaps>) -
     (0..p).map(group).collect()
 }
 
-/// Runs the operations, members looked at in random order and ahead of each other as far as they can.
 fn run(p: usize, crowded: bool, cases: &mut [Case], random: &mut Random) {
     run_tuned(p, crowded, Thresholds::default(), cases, random);
 }
@@ -241,6 +242,12 @@ fn run(p: usize, crowded: bool, cases: &mut [Case], random: &mut Random) {
 fn run_tuned(p: usize, crowded: bool, thresholds: Thresholds, cases: &mut [Case], random: &mut Random) {
     let heaps = Arc::new(Heaps::of(cases));
     let groups = groups(p, crowded, thresholds, &heaps);
+    run_in(&groups, &heaps, cases, random);
+}
+
+/// Runs the operations, members looked at in random order and ahead of each other as far as they can.
+fn run_in(groups: &[Group<Window>], heaps: &Heaps, cases: &mut [Case], random: &mut Random) {
+    let p = groups.len();
     let mut cursors = vec![Cursor::new(p); p];
     let mut passes: Vec<Pass> = (0..p).map(|_| Pass::new(1)).collect();
     let mut at = vec![0usize; p];

@@ -7,12 +7,15 @@
 use crate::comm::Communicator;
 use crate::error::Error;
 use crate::world::Inner;
-use rmpi_coll::node::{Buffers, Call, Cursor, Group, Look, Memory as _, Pass, Reach, Trouble, Window};
+use rmpi_coll::node::{
+    Buffers, Call, Cursor, Group, Look, Memory as _, Pass, Reach, Reading, Trouble, Window,
+};
 use rmpi_core::Core;
 use rmpi_shm::{Area, Block, Segment, Sleepers};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 /// Looks before the engine takes over: about 30 us where each rank has a core.
 const LOOKS: u32 = 1000;
@@ -67,6 +70,28 @@ impl Heaps {
 impl std::fmt::Debug for Heaps {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Heaps({:?})", self.locals)
+    }
+}
+
+/// Reading the members' own memory, where the kernel allows it.
+#[derive(Debug)]
+struct Neighbours {
+    segment: Arc<Segment>,
+    locals: Vec<u32>,
+    began: Instant,
+}
+
+impl Reading for Neighbours {
+    fn offers(&self) -> bool {
+        self.segment.single().offer()
+    }
+
+    fn read(&self, member: usize, at: u64, into: &mut [u8]) -> bool {
+        self.locals.get(member).is_some_and(|&local| self.segment.single().read(local, at, into).is_ok())
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
 }
 
@@ -199,6 +224,9 @@ impl Node {
         let heaps = Heaps::new(inner.segment.clone()?, members.locals.clone());
         let group = Group::new(blocks, members.me, crowded).ok()?;
         let group = group.tuned(inner.tuning.thresholds).reaching(Arc::new(heaps));
+        let (segment_too, here) = (inner.segment.clone()?, members.locals.clone());
+        let neighbours = Neighbours { segment: segment_too, locals: here, began: Instant::now() };
+        let group = group.copying(Arc::new(neighbours));
         let Members { locals, ranks, .. } = members;
         let cursor = Mutex::new(Cursor::new(locals.len()));
         let sleepers = Sleepers::new(segment);
@@ -252,6 +280,21 @@ impl Node {
 
     /// One look inside the engine; whether the operation is over.
     pub(crate) fn look_in(
+        &self,
+        core: &mut Core,
+        pass: &mut Pass,
+        call: &Call,
+        buffers: &mut Buffers<'_>,
+        place: &Place<'_>,
+    ) -> Result<Step, Error> {
+        let step = self.step_in(core, pass, call, buffers, place);
+        if step.is_err() {
+            pass.abandon(&self.group);
+        }
+        step
+    }
+
+    fn step_in(
         &self,
         core: &mut Core,
         pass: &mut Pass,
@@ -379,7 +422,10 @@ impl Communicator {
         };
         drop(cursor);
         let result = match result {
-            Some(error) => Err(error),
+            Some(error) => {
+                pass.abandon(&node.group);
+                Err(error)
+            }
             None => engine.block(|core| {
                 loop {
                     match node.look_in(core, &mut pass, call, buffers, &place) {
