@@ -196,7 +196,7 @@ mod tests {
     fn the_documentation_has_all() {
         let page = include_str!("../../../docs/tuning.md");
         for t in Threshold::ALL {
-            let row = format!("| `{}` | {} |", t.name, t.of(Thresholds::default()));
+            let row = format!("| `{}` | {} |", t.name, t.written(Thresholds::default()));
             assert!(page.contains(&row), "docs/tuning.md has no row that begins with {row}");
         }
     }
