@@ -46,10 +46,13 @@ fn messages_over_one_to_four_connections_come_whole_and_in_order() {
             for (i, (got, want)) in into.iter().zip(&expected).enumerate() {
                 assert!(got[..] == want[..got.len()], "message {i} over {streams} of {rail:?}");
             }
-            e.with(|c| {
+            let carried = e.with(|c| {
                 let lanes = &c.conns[peer as usize].as_ref().unwrap().lanes.up;
                 lanes.iter().map(|l| l.carried).collect::<Vec<u64>>()
-            })
+            });
+            // Whoever is through closes its connections: not before the other has looked at them.
+            e.sendrecv(to(peer, 8), &[1], &from(peer, 8), &mut [0]).unwrap();
+            carried
         };
         for carried in run(engines, &Arc::new(traffic)) {
             assert_eq!(carried.len() + 1, streams as usize);
