@@ -29,7 +29,7 @@ const CELL: usize = 16 << 10;
 impl Modelled {
     fn new() -> Self {
         let slots = (0..block::SLOTS as usize).map(|k| k * (128 + block::SMALL));
-        let words = slots.clone().flat_map(|s| [0, 8, 16, 64, 72].map(|w| s + w));
+        let words = slots.clone().flat_map(|s| [0, 8, 16, 24, 64, 72, 80].map(|w| s + w));
         let words = words.chain([block::CLAIMS, block::CHUNKS_DONE]);
         let ring = (0..4).map(|k| block::RING + k * CELL);
         let cells = slots.map(|s| s + 24).chain(ring);
