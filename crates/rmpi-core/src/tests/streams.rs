@@ -76,26 +76,33 @@ fn many_ranks_with_several_connections_each() {
     run(engines, &Arc::new(traffic));
 }
 
-/// An engine (rank 0) of two, and a peer made by hand: its first connection and another.
-fn with_a_hostile_peer() -> (Engine, Box<dyn Link>, Box<dyn Link>) {
+/// An engine (rank 0) of two, whose peer is made by hand, and where it listens.
+fn alone() -> (Engine, SocketAddr) {
     let (mut engines, addresses) = wide(Rail::Tcp, 2, 2);
     engines.truncate(1);
-    let e = engines.remove(0);
-    let dial = |number| {
-        let route = Route { namespace: 0, epoch: 0, from: 1, to: 0 };
-        let key = JobKey::new(&[3; 32]);
-        let mut dial = Dial::new(key, route, vec![addresses[0]], Instant::now()).numbered(number);
-        loop {
-            e.with(|c| c.link_up());
-            match dial.poll(Instant::now()) {
-                DialStep::Up(link) => return link,
-                DialStep::Pending => {}
-                other => panic!("{other:?}"),
-            }
+    (engines.remove(0), addresses[0])
+}
+
+/// The peer's connection of this number, if the engine takes it.
+fn dialled(e: &Engine, address: SocketAddr, number: u32) -> Option<Box<dyn Link>> {
+    let route = Route { namespace: 0, epoch: 0, from: 1, to: 0 };
+    let key = JobKey::new(&[3; 32]);
+    let mut dial = Dial::new(key, route, vec![address], Instant::now()).numbered(number);
+    loop {
+        e.with(|c| c.link_up());
+        match dial.poll(Instant::now()) {
+            DialStep::Up(link) => return Some(link),
+            DialStep::Pending => {}
+            _ => return None,
         }
-    };
-    let first = dial(0);
-    let second = dial(1);
+    }
+}
+
+/// The engine, the peer's first connection and another.
+fn with_a_hostile_peer() -> (Engine, Box<dyn Link>, Box<dyn Link>) {
+    let (e, address) = alone();
+    let first = dialled(&e, address, 0).unwrap();
+    let second = dialled(&e, address, 1).unwrap();
     assert_eq!(further(&e, 1), 1);
     (e, first, second)
 }
@@ -170,22 +177,8 @@ fn what_does_not_belong_on_a_further_connection_ends_the_pair() {
 
 #[test]
 fn numbers_out_of_range_and_used_ones_are_refused() {
-    let (mut engines, addresses) = wide(Rail::Tcp, 2, 2);
-    engines.truncate(1);
-    let e = engines.remove(0);
-    let verdict = |number| {
-        let route = Route { namespace: 0, epoch: 0, from: 1, to: 0 };
-        let key = JobKey::new(&[3; 32]);
-        let mut dial = Dial::new(key, route, vec![addresses[0]], Instant::now()).numbered(number);
-        loop {
-            e.with(|c| c.link_up());
-            match dial.poll(Instant::now()) {
-                DialStep::Up(link) => return Some(link),
-                DialStep::Pending => {}
-                _ => return None,
-            }
-        }
-    };
+    let (e, address) = alone();
+    let verdict = |number| dialled(&e, address, number);
     assert!(verdict(1).is_none(), "a further connection before the first one");
     let _first = verdict(0).unwrap();
     assert!(verdict(MAX_STREAMS).is_none() && verdict(u32::MAX).is_none());
