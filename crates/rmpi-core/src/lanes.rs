@@ -78,7 +78,8 @@ impl Lanes {
 /// The length of the next piece of a message of `total` bytes of which `taken` are taken, over `streams` connections:
 /// at least two pieces for each, so that the faster ones carry more, and of about `most` bytes at most.
 pub(crate) fn stripe_len(total: usize, taken: usize, streams: usize, most: usize) -> usize {
-    let stripe = (total / (2 * streams)).next_multiple_of(4 << 10).clamp(STRIPE_MIN, most.max(STRIPE_MIN));
+    let stripe = (total / (2 * streams)) & !0xFFF;
+    let stripe = stripe.clamp(STRIPE_MIN, most.max(STRIPE_MIN));
     let left = total - taken;
     if left < stripe + stripe / 2 { left } else { stripe }
 }
