@@ -66,7 +66,7 @@ pub struct Config {
     pub epoch: u32,
     /// The job's data key.
     pub key: JobKey,
-    /// Connections to each peer, up to [`crate::MAX_STREAMS`]; 0 and 1 are one. Pieces of large messages are spread over
+    /// Connections to each peer, up to [`rmpi_types::transport::MAX_STREAMS`]; 0 and 1 are one. Pieces of large messages are spread over
     /// them, and over the peer's addresses.
     pub streams: u32,
     /// More ranks than cores here: yield and park instead of spinning.

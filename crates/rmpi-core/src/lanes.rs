@@ -12,12 +12,11 @@ use crate::ops::{OpId, State, Status};
 use crate::receive::{READS, Read, checked, read_of};
 use crate::transmit::{Cause, send_part, take_piece};
 use rmpi_net::{Arrival, Dial, DialStep, Link};
+use rmpi_types::transport::MAX_STREAMS;
 use std::io::{self, ErrorKind, IoSliceMut};
 use std::net::SocketAddr;
 use std::time::Instant;
 
-/// Connections of two ranks, at most.
-pub const MAX_STREAMS: u32 = 16;
 /// Least bytes of a piece where there are several connections; messages of less than two go over the first.
 const STRIPE_MIN: usize = 64 << 10;
 

@@ -37,7 +37,6 @@ pub use engine::Engine;
 pub use error::Fault;
 pub use header::{HEADER_LEN, Header, HeaderError, Kind};
 pub use helper::Helper;
-pub use lanes::MAX_STREAMS;
 pub use matching::Envelope;
 pub use memory::Memory;
 pub use ops::{Finished, OpId, Status};

@@ -63,6 +63,9 @@ fn view(nodes: &Nodes, team: Team) -> TwoLevel<'_> {
 fn nodes_are_numbered_by_their_first_ranks() {
     let nodes = Nodes::new(["b", "a", "b", "c"]);
     assert_eq!(nodes.members(), [vec![0, 2], vec![1], vec![3]]);
+    assert_eq!(nodes.leaders(), [0, 1, 3]);
+    // Not all of them the first of their nodes, who would share a core where nodes share a machine.
+    assert_eq!(Nodes::new([5, 5, 6, 6, 7, 7]).leaders(), [0, 3, 4]);
     assert_eq!((nodes.of(), nodes.each(), nodes.in_order()), (&[0, 1, 0, 2][..], None, false));
     assert_eq!(Nodes::new([4, 4, 1, 1]).each(), Some(2));
     let wrong = TwoLevel::new(&nodes, Team::new(0, 3).unwrap(), Costs::default());

@@ -3,6 +3,7 @@
 use super::*;
 use crate::header::Header;
 use rmpi_net::{Dial, DialStep, Link};
+use rmpi_types::transport::MAX_STREAMS;
 use std::io::{ErrorKind, IoSlice};
 
 /// Connections beyond the first.
