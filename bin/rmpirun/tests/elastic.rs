@@ -28,6 +28,10 @@ ask() { req GET /rank_and_size/$HOROVOD_HOSTNAME:$HOROVOD_LOCAL_RANK '' | tail -
 until_there() { for i in $(seq 1 1200); do [ -e "$1" ] && return; sleep 0.05; done; exit 99; }
 "#;
 
+/// What every discovery script can do: `listed` after its lines tells workers, by `@/seen`, that the job has these
+/// hosts. That is so when the script is called again: what the call before printed has been taken by then.
+const HOSTS: &str = "listed() { if [ -e @/listed ]; then touch @/seen; else touch @/listed; fi; }\n";
+
 impl Dir {
     fn new(test: &str) -> Self {
         let dir = std::env::temp_dir().join(format!("rmpi-elastic-{test}.{}", std::process::id()));
@@ -44,7 +48,7 @@ impl Dir {
 
     /// `horovodrun` with a discovery script and a worker; `@` in both is this folder.
     fn job(&self, options: &[&str], hosts: &str, worker: &str) -> Command {
-        let hosts = format!("sh {}", self.file("hosts.sh", hosts));
+        let hosts = format!("sh {}", self.file("hosts.sh", &format!("{HOSTS}{hosts}")));
         let worker = self.file("worker.sh", &format!("{WORKER}{worker}"));
         let mut command = rmpirun(["--personality", "horovodrun", "--host-discovery-script", &hosts]);
         command.args(options).args(["bash", &worker]);
@@ -55,10 +59,10 @@ impl Dir {
 #[test]
 fn a_job_grows_and_the_survivor_is_told_when_the_newcomer_joins() {
     let dir = Dir::new("grow");
-    let hosts = "echo localhost:1; if [ -e @/grow ]; then echo 127.0.0.1:1; touch @/seen; fi";
+    let hosts = "echo localhost:1; if [ -e @/grow ]; then echo 127.0.0.1:1; listed; fi";
     let worker = r#"
         if [ $HOROVOD_SIZE = 1 ]; then
-          join; echo alone; touch @/grow; until_there @/seen; sleep 1
+          join; echo alone; touch @/grow; until_there @/seen
           echo "told $(ask)"; [ -e @/joined ] && echo after the newcomer
         else
           sleep 1; touch @/joined; join; echo newcomer $HOROVOD_RANK of $HOROVOD_SIZE on $HOROVOD_HOSTNAME
@@ -125,7 +129,7 @@ fn a_dead_process_costs_its_host_and_the_others_go_on() {
     let hosts = "echo localhost:1; echo 127.0.0.1:1";
     let worker = r#"
         join; touch @/joined.$HOROVOD_RANK; until_there @/joined.0; until_there @/joined.1
-        if [ $HOROVOD_RANK = 1 ]; then sleep 0.5; exit 7; fi
+        if [ $HOROVOD_RANK = 1 ]; then exit 7; fi
         echo "told $(ask)""#;
     let run = run(&mut dir.job(&["-np", "2", "--min-np", "1"], hosts, worker));
     assert_eq!(run.code(), 0, "{}\n{}", run.text(), run.stderr);
@@ -141,13 +145,14 @@ fn a_dead_process_costs_its_host_and_the_others_go_on() {
 #[test]
 fn a_process_that_was_taken_out_may_die_as_it_likes() {
     let dir = Dir::new("out");
-    let hosts = "echo localhost:1; [ -e @/shrink ] && touch @/seen || echo 127.0.0.1:1";
+    let hosts = "echo localhost:1; if [ -e @/shrink ]; then listed; else echo 127.0.0.1:1; fi";
     let worker = r#"
         join; touch @/joined.$HOROVOD_RANK; until_there @/joined.0; until_there @/joined.1
         if [ $HOROVOD_RANK = 0 ]; then
-          touch @/shrink; until_there @/seen; sleep 0.5; echo "told $(ask)"; until_there @/out; sleep 0.5
+          touch @/shrink; until_there @/seen; echo "told $(ask)"; until_there @/out
+          while kill -0 $(cat @/pid) 2> /dev/null; do sleep 0.05; done
         else
-          until_there @/seen; sleep 0.5; echo "told $(ask)"; touch @/out; kill -ABRT $$
+          echo $$ > @/pid; until_there @/seen; echo "told $(ask)"; touch @/out; kill -ABRT $$
         fi"#;
     let run = run(&mut dir.job(&["-np", "2", "--min-np", "1"], hosts, worker));
     assert_eq!(run.code(), 0, "{}\n{}", run.text(), run.stderr);
@@ -162,11 +167,12 @@ fn a_process_that_was_taken_out_may_die_as_it_likes() {
 #[test]
 fn a_dead_daemon_costs_its_host_and_another_host_takes_its_place() {
     let dir = Dir::new("dies");
-    let hosts = "echo localhost:1; echo 127.0.0.1:1; if [ -e @/dying ]; then echo $(hostname):1; fi";
+    let hosts = "echo localhost:1; echo 127.0.0.1:1; if [ -e @/dying ]; then echo $(hostname):1; listed; fi";
     let worker = r#"
         join; touch @/joined.$HOROVOD_HOSTNAME
+        until_there @/joined.localhost; until_there @/joined.127.0.0.1
         case $HOROVOD_HOSTNAME in
-          127.0.0.1) until_there @/joined.localhost; touch @/dying; sleep 1.5; kill -9 $PPID; sleep 100;;
+          127.0.0.1) touch @/dying; until_there @/seen; kill -9 $PPID; sleep 100;;
           localhost) echo "told $(ask)";;
           *) echo "instead: $HOROVOD_RANK of $HOROVOD_SIZE"; join;;
         esac"#;
