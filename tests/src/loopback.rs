@@ -119,7 +119,7 @@ impl Drop for Loopback {
     fn drop(&mut self) {
         // The server ends when its standard input does.
         drop(self.server.stdin.take());
-        if !procs::ends_within(&mut self.server, Duration::from_secs(5)) {
+        if !procs::ends_within(&mut self.server, Duration::from_secs(30)) {
             let _ = self.server.kill();
         }
         let _ = self.server.wait();

@@ -6,7 +6,8 @@ use std::io::{BufRead, BufReader, Read};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-const PROMISE: Duration = Duration::from_secs(10);
+/// Three times what is promised: for machines that are slow, and busy with other tests.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// A child in the rank's group and a grandchild in a session of its own.
 const FAMILY: &str = "sleep 271828 & setsid sleep 271829 & echo ready; wait";
 
@@ -45,7 +46,7 @@ fn nothing_survives_whichever_of_our_processes_is_killed() {
         let mark = format!("local-{victim}-{apart}-{}", std::process::id());
         let mut job = families(&mark, apart);
         // A process in the middle of its exec shows no environment for a moment.
-        let marked = until(PROMISE, || procs::with_env("RMPI_TEST_MARK", &mark).len() >= 6);
+        let marked = until(PATIENCE, || procs::with_env("RMPI_TEST_MARK", &mark).len() >= 6);
         assert!(marked, "the mark must find the families");
         let child = only_child(job.id());
         let pid = match victim {
@@ -55,9 +56,9 @@ fn nothing_survives_whichever_of_our_processes_is_killed() {
         };
         let killed = Command::new("kill").args(["-9", &pid.to_string()]).status();
         assert!(killed.is_ok_and(|s| s.success()));
-        let clean = until(PROMISE, || procs::with_env("RMPI_TEST_MARK", &mark).is_empty());
+        let clean = until(PATIENCE, || procs::with_env("RMPI_TEST_MARK", &mark).is_empty());
         assert!(clean, "{victim} {apart}: left {:?}", procs::with_env("RMPI_TEST_MARK", &mark));
-        assert!(ends_within(&mut job, PROMISE), "{victim}: the launcher did not end");
+        assert!(ends_within(&mut job, PATIENCE), "{victim}: the launcher did not end");
         let code = job.wait().ok().and_then(|s| s.code());
         if victim != "launcher" {
             let mut text = String::new();
@@ -74,7 +75,7 @@ fn a_stopped_worker_is_lost() {
     let mut job = families(&mark, false);
     let stopped = Command::new("kill").args(["-STOP", &only_child(job.id()).to_string()]).status();
     assert!(stopped.is_ok_and(|s| s.success()));
-    assert!(ends_within(&mut job, PROMISE), "the launcher did not end");
+    assert!(ends_within(&mut job, PATIENCE), "the launcher did not end");
     assert_eq!(job.wait().ok().and_then(|s| s.code()), Some(254));
     let left = procs::with_env("RMPI_TEST_MARK", &mark);
     assert!(left.is_empty(), "left {left:?}");

@@ -73,7 +73,7 @@ fn a_reader_that_leaves_ends_the_job_quietly() {
     let mut job = start(&mut job, LIMIT);
     let mut first = [0; 100];
     job.stdout.take().expect("stdout is piped").read_exact(&mut first).expect("yes writes");
-    assert!(ends_within(&mut job, Duration::from_secs(20)), "still there after its reader left");
+    assert!(ends_within(&mut job, LIMIT), "still there after its reader left");
     assert_eq!(job.wait().expect("the job ends").code(), Some(141));
     let mut text = String::new();
     job.stderr.take().expect("stderr is piped").read_to_string(&mut text).expect("text");

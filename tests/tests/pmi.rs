@@ -7,7 +7,7 @@ use rmpi_tests::procs::{self, Finished};
 use std::process::Command;
 use std::time::Duration;
 
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(150);
 
 /// Runs three of our clients.
 fn clients(protocol: &str, mode: &str, options: &[&str]) -> Finished {

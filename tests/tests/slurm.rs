@@ -14,7 +14,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 const HOSTS: usize = 3;
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(120);
 
 /// The controller on `n0` and a daemon on every other host; they end with the cluster's hosts.
 struct Slurm<'a> {
@@ -85,7 +85,7 @@ impl<'a> Slurm<'a> {
 
     /// Nothing of ours is left on any host.
     fn clean(&self) -> bool {
-        until(Duration::from_secs(10), || {
+        until(Duration::from_secs(60), || {
             (0..=HOSTS).all(|i| {
                 let ours = |line: &String| line.contains("rmpi") && line.contains("/bin/");
                 !self.cluster.ps(&format!("n{i}")).iter().any(ours)

@@ -16,7 +16,7 @@ fn terminal() -> Terminal {
 
 /// Nothing of the job marked so is left.
 fn gone(mark: &str) -> bool {
-    until(Duration::from_secs(10), || with_env("MARK", mark).is_empty())
+    until(Duration::from_secs(60), || with_env("MARK", mark).is_empty())
 }
 
 #[test]
@@ -74,10 +74,14 @@ fn ctrl_z_stops_ranks_and_launcher_and_fg_goes_on() {
     t.see("Stopped");
     t.prompt();
     let state = || std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    assert!(until(Duration::from_secs(5), || state().contains("State:\tT")), "the rank goes on: {}", state());
+    assert!(
+        until(Duration::from_secs(60), || state().contains("State:\tT")),
+        "the rank goes on: {}",
+        state()
+    );
     t.enter("fg");
     t.see("tick");
-    assert!(until(Duration::from_secs(5), || !state().contains("State:\tT")));
+    assert!(until(Duration::from_secs(60), || !state().contains("State:\tT")));
     t.press("\x03");
     t.prompt();
     assert_eq!(t.code(), 130);

@@ -209,7 +209,7 @@ fn a_worker_that_vanishes_is_named_and_nothing_stays() {
     let run = finish(child);
     assert_eq!(run.code(), 254, "{}", run.stderr);
     assert!(run.stderr.contains("host pi-worker-1 was lost"), "{}", run.stderr);
-    let gone = Instant::now() + Duration::from_secs(20);
+    let gone = Instant::now() + DEADLINE;
     while !pids_with(&marker, "cmdline").is_empty() {
         assert!(Instant::now() < gone, "ranks stay: {:?}", pids_with(&marker, "cmdline"));
         std::thread::sleep(Duration::from_millis(50));
@@ -226,7 +226,7 @@ fn daemons_of_a_killed_launcher_leave_by_themselves() {
     running(&child, &marker, 4);
     signal(child.id(), "KILL");
     let _ = finish(child);
-    let gone = Instant::now() + Duration::from_secs(30);
+    let gone = Instant::now() + DEADLINE;
     while !pids_with(&marker, "cmdline").is_empty() {
         assert!(Instant::now() < gone, "ranks stay: {:?}", pids_with(&marker, "cmdline"));
         std::thread::sleep(Duration::from_millis(50));

@@ -81,11 +81,11 @@ fn nothing_is_left_when_the_launcher_is_killed() {
     let pid: u32 = read_until(&mut stdout, "pid ")[4..].parse().unwrap();
     signal(child.id(), "KILL");
     assert_eq!(finish(child).status.code(), None);
-    let gone = (0..100).any(|_| {
+    let gone = (0..600).any(|_| {
         std::thread::sleep(std::time::Duration::from_millis(100));
         !std::path::Path::new(&format!("/proc/{pid}")).exists()
     });
-    assert!(gone, "process {pid} is still there after 10 s");
+    assert!(gone, "process {pid} is still there after a minute");
 }
 
 #[test]

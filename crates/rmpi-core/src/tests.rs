@@ -151,7 +151,7 @@ fn run<R: Send + 'static>(
         let (f, tx) = (f.clone(), tx.clone());
         std::thread::spawn(move || {
             let result = f(rank, &engine);
-            assert!(engine.finish(Duration::from_secs(20)), "rank {rank} could not finish");
+            assert!(engine.finish(Duration::from_secs(60)), "rank {rank} could not finish");
             tx.send((rank, result)).unwrap();
         });
     }

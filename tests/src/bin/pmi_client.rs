@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 type Done = Result<(), String>;
 
 /// How long an answer may take that must come.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn main() -> ExitCode {
     let words: Vec<String> = env::args().skip(1).collect();

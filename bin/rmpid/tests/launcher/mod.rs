@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-const LIMIT: Duration = Duration::from_secs(20);
+const LIMIT: Duration = Duration::from_secs(60);
 static JOBS: AtomicU64 = AtomicU64::new(1);
 
 /// One daemon and our side of its stream.
@@ -193,8 +193,8 @@ impl Launcher {
     }
 
     /// Waits until no process of the job and neither half of the daemon is left.
-    pub(crate) fn assert_gone(&mut self, within: Duration) {
-        let deadline = Instant::now() + within;
+    pub(crate) fn assert_gone(&mut self) {
+        let deadline = Instant::now() + LIMIT;
         loop {
             let _ = self.daemon.try_wait();
             let left = self.left();

@@ -118,7 +118,7 @@ fn waiting_for_a_rank_that_never_came_is_an_error_soon() {
     let start = Instant::now();
     let fault = engines[0].recv(&from(1, 1), &mut [0; 1]).unwrap_err();
     assert!(lost(&fault, 1), "{fault}");
-    assert!(start.elapsed() < Duration::from_secs(10));
+    assert!(start.elapsed() < Duration::from_secs(60));
     let fault = engines[0].send(to(5, 1), &[]).unwrap_err();
     assert_eq!(fault, Fault::NoSuchRank { rank: 5, size: 2 });
 }

@@ -74,7 +74,7 @@ impl Sshd {
         let log = std::fs::File::create(dir.join("sshd.log")).unwrap();
         let child = Command::new(SSHD).args(["-D", "-e", "-f"]).arg(&file).stderr(log).spawn().unwrap();
         let mut sshd = Self { dir: dir.to_owned(), port, child };
-        let end = Instant::now() + Duration::from_secs(10);
+        let end = Instant::now() + Duration::from_secs(60);
         while TcpStream::connect(("127.0.0.1", port)).is_err() {
             if sshd.child.try_wait().unwrap().is_some() || Instant::now() > end {
                 let why = std::fs::read_to_string(dir.join("sshd.log")).unwrap_or_default();
@@ -197,7 +197,7 @@ async fn the_agent_signs() {
         eprintln!("skipped: ssh-agent is not installed");
         return;
     };
-    let end = Instant::now() + Duration::from_secs(5);
+    let end = Instant::now() + Duration::from_secs(60);
     while !socket.exists() && Instant::now() < end {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
@@ -306,7 +306,7 @@ async fn a_full_server_is_worth_another_attempt() {
     let fault = connect(&reach).await.unwrap_err();
     assert_eq!((fault.stage, fault.retry), (Stage::Ssh, true), "{fault}");
     drop(stranger);
-    let end = Instant::now() + Duration::from_secs(10);
+    let end = Instant::now() + Duration::from_secs(60);
     while let Err(e) = connect(&reach).await {
         assert!(e.retry && Instant::now() < end, "{e}");
     }

@@ -50,7 +50,7 @@ impl Fixture {
             );
             std::fs::write(&config, text).unwrap();
         }
-        Reach { ssh_config: Some(config), connect_timeout: Duration::from_secs(5), ..Reach::default() }
+        Reach { ssh_config: Some(config), connect_timeout: Duration::from_secs(60), ..Reach::default() }
     }
 
     fn with_config(&self, text: &str) -> Reach {
@@ -213,8 +213,10 @@ async fn faults_name_their_stage() {
     let e = fault(&f.reach(), &busy).await;
     assert_eq!((e.stage, e.retry), (Stage::Ssh, true), "{e}");
     connect(&f.reach(), &busy).await.expect("the second attempt gets through");
-    let slow = f.serve(with(Faults { auth_delay: Duration::from_secs(3), ..Faults::default() })).await;
-    let e = fault(&short, &slow).await;
+    let slow = f.serve(with(Faults { auth_delay: Duration::from_secs(300), ..Faults::default() })).await;
+    // Long enough for the exchange of keys on a slow machine.
+    let patient = Reach { connect_timeout: Duration::from_secs(4), ..f.reach() };
+    let e = fault(&patient, &slow).await;
     assert_eq!((e.stage, e.retry), (Stage::Auth, true), "{e}");
     let no_exec = f.serve(with(Faults { refuse_exec: true, ..Faults::default() })).await;
     let e = connect(&f.reach(), &no_exec).await.unwrap().exec("true").await.unwrap_err();
@@ -246,7 +248,7 @@ async fn a_cut_connection_ends_reading_and_writing() {
     p.stdout.read_to_end(&mut out).await.unwrap();
     assert!(out.len() <= 100_000, "{}", out.len());
     assert!(matches!(p.exit.await, ExitStatus::Lost(_)));
-    tokio::time::timeout(Duration::from_secs(5), writing).await.expect("writing ends too").unwrap();
+    tokio::time::timeout(Duration::from_secs(60), writing).await.expect("writing ends too").unwrap();
     assert!(session.is_closed());
 }
 

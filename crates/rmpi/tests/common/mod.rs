@@ -127,7 +127,7 @@ pub fn ranks_on<R: Send + 'static>(
     drop(tx);
     let mut results: Vec<Option<R>> = (0..n).map(|_| None).collect();
     for _ in 0..n {
-        let (rank, r) = rx.recv_timeout(Duration::from_secs(60)).expect("a rank failed or hangs");
+        let (rank, r) = rx.recv_timeout(Duration::from_secs(180)).expect("a rank failed or hangs");
         results[rank as usize] = Some(r);
     }
     results.into_iter().map(Option::unwrap).collect()
