@@ -1,7 +1,8 @@
 //! Where a collective runs: all ranks alike over messages, in the memory that a node's ranks share, or in two
 //! levels, inside the nodes and between them.
 
-use super::Why;
+use super::{PAIR_WHOLE_TO, Why};
+use crate::algo::{Allreduce, Bcast};
 use std::fmt;
 
 /// A collective, for choices and variables.
@@ -125,6 +126,28 @@ impl super::Selector {
         }
     }
 
+    /// Whether two ranks that share no memory do `collective` with one message each way at most, which goes without
+    /// asking: then there is nothing to schedule.
+    #[must_use]
+    pub fn is_one_message(&self, collective: Collective, bytes: usize, commutes: bool) -> bool {
+        if self.layout.ranks != 2 || bytes > PAIR_WHOLE_TO {
+            return false;
+        }
+        match collective {
+            Collective::Barrier => true,
+            // Nothing is sent of nothing.
+            _ if bytes == 0 => false,
+            Collective::Allreduce => self.allreduce(bytes, commutes).algorithm == Allreduce::Direct,
+            Collective::Bcast => self.bcast(bytes).algorithm != Bcast::ScatterAllgather,
+            Collective::Reduce | Collective::Allgather => true,
+            Collective::Gather
+            | Collective::Scatter
+            | Collective::ReduceScatter
+            | Collective::Alltoall
+            | Collective::Scan => false,
+        }
+    }
+
     /// Estimates in two levels and flat, in nanoseconds, of collectives for which they decide.
     fn both(&self, collective: Collective, bytes: usize, commutes: bool) -> Option<(f64, f64)> {
         let two = self.model().two_levels(collective, bytes)?;
@@ -177,7 +200,8 @@ impl super::Selector {
                     Collective::Alltoall => "direct: the only one".to_owned(),
                     Collective::Scan => self.scan(bytes).to_string(),
                 };
-                format!("{algorithm}{named}")
+                let way = if self.is_one_message(collective, bytes, true) { "; in one message" } else { "" };
+                format!("{algorithm}{way}{named}")
             }
         }
     }
@@ -201,6 +225,28 @@ mod tests {
         s.overrides.set("RMPI_COLL_ALLREDUCE", "two_level").unwrap();
         assert_eq!(s.level(Collective::Allreduce, 8, true), Level::Node);
         assert!(s.explain(Collective::Allreduce, 4).contains("two_level was named but is not possible"));
+    }
+
+    #[test]
+    fn two_ranks_on_two_nodes_need_one_message_for_what_is_not_long() {
+        let mut s = Selector::new(Layout { ranks: 2, nodes: 2 });
+        let one = [Collective::Bcast, Collective::Reduce, Collective::Allreduce, Collective::Allgather];
+        for c in one {
+            assert!(!s.is_one_message(c, 0, true) && !s.is_one_message(c, (512 << 10) + 1, true));
+            for bytes in [1, 64, 4096, 64 << 10, 256 << 10] {
+                assert!(s.is_one_message(c, bytes, true), "{c:?} of {bytes}");
+                assert!(s.explain(c, bytes).ends_with("; in one message"), "{}", s.explain(c, bytes));
+            }
+        }
+        assert!(s.is_one_message(Collective::Barrier, 0, true));
+        assert!(!s.is_one_message(Collective::Alltoall, 64, true));
+        // What is named is done.
+        s.overrides.set("RMPI_COLL_ALLREDUCE", "rabenseifner").unwrap();
+        s.overrides.set("RMPI_COLL_BCAST", "scatter_allgather").unwrap();
+        assert!(!s.is_one_message(Collective::Allreduce, 64, true));
+        assert!(!s.is_one_message(Collective::Bcast, 64, true));
+        let three = Selector::new(Layout { ranks: 3, nodes: 3 });
+        assert!(Collective::ALL.into_iter().all(|c| !three.is_one_message(c, 64, true)));
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use crate::error::Error;
 use rmpi_coll::kernels::Reducer;
 use rmpi_coll::{Buffer, Fabric, Region};
-use rmpi_core::{Arena, Core, Fault, From, OpId, Place, RecvSpec, SendSpec};
+use rmpi_core::{Arena, Core, Fault, From, OpId, Place, RecvSpec, SendSpec, Status};
 use std::sync::Arc;
 
 /// Bits of a tag that number the messages of one call; the rest numbers the calls.
@@ -65,7 +65,16 @@ impl Wire {
             .ok_or(Error::Internal("a schedule names a rank outside its group"))
     }
 
-    /// A message to `peer` and the one that it sends at the same time.
+    /// What a receive of `expected` bytes gave.
+    pub(crate) fn whole(&self, got: Result<Status, Fault>, expected: usize) -> Result<(), Error> {
+        let status = got.map_err(|f| self.fault(f))?;
+        if status.length == expected as u64 {
+            return Ok(());
+        }
+        Err(Error::Mismatched { call: self.call, rank: status.peer })
+    }
+
+    /// The first message to `peer` and the first of it.
     pub(crate) fn both_ways(&self, peer: u32) -> Result<(SendSpec, RecvSpec), Error> {
         let (to, tag) = (self.peer(peer)?, self.tag(0)?);
         let Self { context, check, .. } = *self;
@@ -109,13 +118,11 @@ impl Fabric for Bench<'_, '_> {
     }
 
     fn done(&mut self, flying: &mut Flying) -> Result<bool, Error> {
-        match self.arena.done(self.core, flying.op).map_err(|f| self.wire.fault(f))? {
-            None => Ok(false),
-            Some(status) if flying.expected.is_some_and(|e| e as u64 != status.length) => {
-                Err(Error::Mismatched { call: self.wire.call, rank: status.peer })
-            }
-            Some(_) => Ok(true),
+        let ended = self.arena.done(self.core, flying.op).map_err(|f| self.wire.fault(f))?;
+        if let (Some(status), Some(expected)) = (ended, flying.expected) {
+            self.wire.whole(Ok(status), expected)?;
         }
+        Ok(ended.is_some())
     }
 
     fn reduce(&mut self, dst: Region, src: Region) -> Result<(), Error> {

@@ -61,8 +61,11 @@ impl Communicator {
             Scope::Levels => 0x3c00,
         };
         let (call, check, reducer) = (ask.name(), ask.check() ^ way, ask.reducer.clone());
-        // Two ranks who sum up are both there, or one comes soon; more than two may be far apart.
-        let awaited = group.len() == 2 && matches!(ask.shape, Shape::Allreduce { .. });
+        // Two ranks who exchange something, or of whom one tells the other, are both there, or one comes soon; more than two
+        // may be far apart.
+        let soon =
+            matches!(ask.shape, Shape::Allreduce { .. } | Shape::Allgather { .. } | Shape::Bcast { .. });
+        let awaited = group.len() == 2 && soon;
         Wire { call, group: group.clone(), context: self.context + 1, number, check, reducer, awaited }
     }
 
@@ -179,8 +182,8 @@ impl Communicator {
             }
             _ => {}
         }
-        if self.is_exchange(ask, buffers.output.len()) {
-            return self.exchange(ask, &mut buffers);
+        if level == Level::Flat && self.is_one_message(ask) {
+            return self.in_one_message(ask, &mut buffers);
         }
         let (schedule, scope) = self.scheduled(ask, level)?;
         let wire = self.wire(ask, scope, &self.group, self.draw());
