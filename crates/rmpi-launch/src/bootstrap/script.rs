@@ -56,12 +56,14 @@ const SAME: &str = r#"if test -f "@OWN" && test -x "@OWN"; then echo "RMPI-HOST 
 /// not writable for group or others), or takes it from standard input into the first place that can hold and
 /// execute it. A probe file tells whether programs run there: `noexec` is not visible otherwise. Where there is no such
 /// place, an installed `rmpirun` is the daemon, as in images whose file systems are all read-only; another build
-/// says so in its hello.
+/// says so in its hello. Hosts may share the place and push at the same time, and neither a host's name nor a process's
+/// number is its own alone (pods, other namespaces): hence `mktemp` where there is one.
 const FIND_OR_TAKE: &str = r##"
 umask 077; u=$(id -u); n=rmpid-$h; p=; q=; w=;
 own() { set -- "$1" $(ls -ldn "$2" 2>/dev/null);
  case "$2" in $1????w*|$1???????w*) return 1;; $1*) test "$4" = "$u";; *) return 1;; esac; };
 sum() { if command -v sha256sum >/dev/null 2>&1; then set -- $(sha256sum < "$1"); test "$1" = $h; fi; };
+new() { mktemp "$1.XXXXXX" 2>/dev/null || echo "$1.$(uname -n).$$"; };
 full() { test $(wc -c < "$1") -eq $s && sum "$1"; };
 set -- "${XDG_CACHE_HOME:-${HOME:-/dev/null}/.cache}/rmpirun" "${TMPDIR:-/tmp}/rmpirun-$u"
  "/tmp/rmpirun-$u" "/dev/shm/rmpirun-$u" "/var/tmp/rmpirun-$u";
@@ -73,7 +75,7 @@ if test -z "$p"; then
   mkdir -p "$d" 2>/dev/null;
   if test -d "$d"; then :; else w="$w; $d cannot be made"; continue; fi;
   own d "$d" || { w="$w; $d belongs to someone else or others may write to it"; continue; };
-  x=$d/.probe.$$; { echo : > "$x" && chmod 700 "$x"; } 2>/dev/null || { rm -f "$x" 2>/dev/null; w="$w; $d cannot be written to"; continue; };
+  x=$(new "$d/.probe"); { echo : > "$x" && chmod 700 "$x"; } 2>/dev/null || { rm -f "$x" 2>/dev/null; w="$w; $d cannot be written to"; continue; };
   "$x" 2>/dev/null; r=$?; rm -f "$x";
   test $r -eq 0 || { w="$w; $d is mounted noexec"; continue; };
   a=$(df -Pk "$d" 2>/dev/null | tail -n 1 | { read b c e a r; echo "$a"; });
@@ -86,7 +88,7 @@ if test -z "$p"; then
   done;
   f "no place for the daemon on this host, and no rmpirun$w";
  fi;
- t=$q/.$n.$(uname -n).$$;
+ t=$(new "$q/.$n");
  echo "RMPI-NEED $h";
  e=$({ head -c $s > "$t"; } 2>&1) || { rm -f "$t"; f "the daemon cannot be written to $q: $e"; };
  full "$t" || { rm -f "$t"; f "the daemon did not arrive whole"; };
