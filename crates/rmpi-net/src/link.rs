@@ -64,6 +64,12 @@ pub fn has_closed(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
 }
 
+/// The kernel's number of an error that ends a link.
+fn fatal(error: &io::Error) -> Option<i32> {
+    let passing = matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted);
+    error.raw_os_error().filter(|_| !passing)
+}
+
 /// Sizes of a TCP connection's buffers in the kernel, bytes; `None` leaves them to its tuning, which is right unless
 /// much is under way on a path of long delay. It gives twice what is asked for (`socket(7)`), up to its limits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -87,7 +93,11 @@ impl Buffers {
 
 /// A link over a connected TCP socket.
 #[derive(Debug)]
-pub struct TcpLink(TcpStream);
+pub struct TcpLink {
+    stream: TcpStream,
+    /// The error that ended it: the kernel says it once, and the end of the stream from then on.
+    failed: Option<i32>,
+}
 
 impl TcpLink {
     /// Seconds of an idle connection before the kernel asks whether the other host is there.
@@ -117,33 +127,43 @@ impl TcpLink {
         let socket = SockRef::from(&stream);
         socket.set_tcp_keepalive(&keepalive)?;
         socket.set_tcp_quickack(false)?;
-        Ok(Self(stream))
+        Ok(Self { stream, failed: None })
     }
 }
 
 impl Link for TcpLink {
     fn fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.stream.as_fd()
     }
 
     fn send(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
-        match parts {
-            [one] => self.0.write(one),
+        let sent = match parts {
+            [one] => self.stream.write(one),
             // Not `write_vectored`: `writev` raises SIGPIPE in programs that did not disable it.
-            _ => SockRef::from(&self.0).send_vectored_with_flags(parts, nix::libc::MSG_NOSIGNAL),
-        }
+            _ => SockRef::from(&self.stream).send_vectored_with_flags(parts, nix::libc::MSG_NOSIGNAL),
+        };
+        // What a peer that has closed said before is still to be read, to its end.
+        sent.inspect_err(|e| {
+            if !has_closed(e) {
+                self.failed = fatal(e).or(self.failed)
+            }
+        })
     }
 
     fn recv(&mut self, parts: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
-        match parts {
-            [one] => self.0.read(one),
-            _ => self.0.read_vectored(parts),
+        let received = match parts {
+            [one] => self.stream.read(one),
+            _ => self.stream.read_vectored(parts),
+        };
+        match (received, self.failed) {
+            (Ok(0), Some(code)) => Err(io::Error::from_raw_os_error(code)),
+            (received, _) => received.inspect_err(|e| self.failed = fatal(e).or(self.failed)),
         }
     }
 
     fn finish(&mut self) {
         // An error means the connection is gone already, which the next receive reports.
-        let _ = self.0.shutdown(Shutdown::Write);
+        let _ = self.stream.shutdown(Shutdown::Write);
     }
 
     fn unacknowledged(&self) -> usize {
@@ -160,7 +180,7 @@ impl Link for TcpLink {
 
     fn peer(&self) -> Option<SocketAddr> {
         // A closed socket has none.
-        let address = self.0.peer_addr().ok()?;
+        let address = self.stream.peer_addr().ok()?;
         // A listener of both families gives addresses of the fourth version in the clothes of the sixth.
         Some(SocketAddr::new(address.ip().to_canonical(), address.port()))
     }

@@ -59,6 +59,21 @@ fn two_ranks_meet_and_talk() {
     assert_eq!((x.rail(), a.turned_away()), ("tcp", 0));
 }
 
+/// A rank may look at a link twice before it gives it up, and the second look must not find a friendly end.
+#[test]
+fn the_error_that_ended_a_link_is_said_again() {
+    let (mut a, addr) = acceptor(1, 9);
+    let (mut x, y) = meet(&mut a, &mut dial(0, 1, 9, vec![addr]), LONG).unwrap();
+    // Without a lingering end, the close is a reset.
+    socket2::SockRef::from(&y.fd()).set_linger(Some(Duration::ZERO)).unwrap();
+    drop(y);
+    let mut look = || x.recv(&mut [IoSliceMut::new(&mut [0; 8])]).map_err(|e| e.kind());
+    let waiting = std::io::ErrorKind::WouldBlock;
+    let first = std::iter::repeat_with(&mut look).find(|r| *r != Err(waiting));
+    assert_eq!(first, Some(Err(std::io::ErrorKind::ConnectionReset)));
+    assert_eq!(look(), Err(std::io::ErrorKind::ConnectionReset));
+}
+
 #[test]
 fn buffers_have_the_sizes_asked_for() {
     let sizes = Buffers { send: Some(64 << 10), receive: Some(32 << 10) };
