@@ -96,27 +96,51 @@ impl Cluster {
         let name = format!("n{i}");
         let env = [("NAME", name.as_str()), ("DIR", self.dir.to_str().expect("an ASCII path"))];
         let mut host = namespaced(&["-n", "-m", "-u", "-i", "-p"], BOOT, &env);
-        let (switch, inner) = (inner_pid(&self.switch).to_string(), inner_pid(&host).to_string());
-        let veth = format!("v{i}");
-        let address = format!("10.77.0.{}/24", octet(i));
-        let on_switch =
-            |args: &[&str]| must(Command::new("nsenter").args(["-t", &switch, "-n", "--"]).args(args));
+        self.plug(i, inner_pid(&host), 0, mbit);
+        host.stdin.as_mut().expect("stdin is piped").write_all(b"go\n").expect("the host is waiting");
+        host
+    }
+
+    /// Connects host `i`, whose first process is `inner`, to a network: interface `eth{network}`.
+    fn plug(&self, i: usize, inner: u32, network: usize, mbit: Option<u32>) {
+        let inner = inner.to_string();
+        let (veth, bridge, eth) = (veth(network, i), format!("br{network}"), format!("eth{network}"));
+        let subnet = 77 + network;
+        let on_switch = |args: &[&str]| must(self.on_switch().args(args));
         let on_host =
             |args: &[&str]| must(Command::new("nsenter").args(["-t", &inner, "-n", "--"]).args(args));
-        on_switch(&["ip", "link", "add", &veth, "type", "veth", "peer", "name", "eth0", "netns", &inner]);
-        on_switch(&["ip", "link", "set", &veth, "master", "br0", "up"]);
+        on_switch(&["ip", "link", "add", &veth, "type", "veth", "peer", "name", &eth, "netns", &inner]);
+        on_switch(&["ip", "link", "set", &veth, "master", &bridge, "up"]);
         // The same after a power cycle: neighbours remember it for longer than anybody wants to wait.
-        on_host(&["ip", "link", "set", "eth0", "address", &format!("02:00:00:77:00:{i:02x}")]);
-        on_host(&["ip", "addr", "add", &address, "dev", "eth0"]);
-        on_host(&["ip", "link", "set", "eth0", "up"]);
+        on_host(&["ip", "link", "set", &eth, "address", &format!("02:00:00:{subnet}:00:{i:02x}")]);
+        on_host(&["ip", "addr", "add", &format!("10.{subnet}.0.{}/24", octet(i)), "dev", &eth]);
+        on_host(&["ip", "link", "set", &eth, "up"]);
         if let Some(mbit) = mbit {
             let rate = format!("{mbit}mbit");
             let shape = ["root", "tbf", "rate", &rate, "burst", "256kb", "latency", "50ms"];
             on_switch(&[&["tc", "qdisc", "add", "dev", &veth], &shape[..]].concat());
-            on_host(&[&["tc", "qdisc", "add", "dev", "eth0"], &shape[..]].concat());
+            on_host(&[&["tc", "qdisc", "add", "dev", &eth], &shape[..]].concat());
         }
-        host.stdin.as_mut().expect("stdin is piped").write_all(b"go\n").expect("the host is waiting");
-        host
+    }
+
+    /// Gives every host a second interface, `eth1`, to a network of its own (10.78.0.0/24), limited to `mbit` megabits a
+    /// second if given. A host that is powered on later has none.
+    ///
+    /// # Panics
+    /// When a step fails that should work as root.
+    pub fn second_network(&self, mbit: Option<u32>) {
+        must(self.on_switch().args(["ip", "link", "add", "br1", "type", "bridge"]));
+        must(self.on_switch().args(["ip", "link", "set", "br1", "up"]));
+        for (i, host) in self.hosts.iter().enumerate() {
+            self.plug(i, inner_pid(host), 1, mbit);
+        }
+    }
+
+    /// A command that will run where the bridges are.
+    fn on_switch(&self) -> Command {
+        let mut command = Command::new("nsenter");
+        command.args(["-t", &inner_pid(&self.switch).to_string(), "-n", "--"]);
+        command
     }
 
     /// A hostfile of `n1..` with two slots each.
@@ -190,12 +214,10 @@ impl Cluster {
     /// When it does not come up.
     pub fn power_on(&mut self, host: &str) {
         let i = index(host);
-        let switch = inner_pid(&self.switch).to_string();
         // The kernel takes the old link away some time after the last process of the host.
         let gone = procs::until(Duration::from_secs(20), || {
-            let link = format!("v{i}");
-            let mut command = Command::new("nsenter");
-            command.args(["-t", &switch, "-n", "--", "ip", "link", "show", &link]);
+            let mut command = self.on_switch();
+            command.args(["ip", "link", "show", &veth(0, i)]);
             command.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|s| !s.success())
         });
         assert!(gone, "the link of {host} is still there");
@@ -205,18 +227,21 @@ impl Cluster {
 
     /// Pulls a host's network cable, without either end being told.
     pub fn cut(&self, host: &str) {
-        self.link(host, "down");
+        self.link(0, host, "down");
+    }
+
+    /// Pulls the cable of a host's second interface.
+    pub fn cut_second(&self, host: &str) {
+        self.link(1, host, "down");
     }
 
     /// Plugs it in again.
     pub fn mend(&self, host: &str) {
-        self.link(host, "up");
+        self.link(0, host, "up");
     }
 
-    fn link(&self, host: &str, state: &str) {
-        let switch = inner_pid(&self.switch).to_string();
-        let veth = format!("v{}", index(host));
-        must(Command::new("nsenter").args(["-t", &switch, "-n", "--", "ip", "link", "set", &veth, state]));
+    fn link(&self, network: usize, host: &str, state: &str) {
+        must(self.on_switch().args(["ip", "link", "set", &veth(network, index(host)), state]));
     }
 
     /// What runs on a host beside its first process and sshd's own: `pid: command line`, pids as seen here.
@@ -266,6 +291,11 @@ impl Drop for Cluster {
 
 fn index(host: &str) -> usize {
     host.strip_prefix('n').and_then(|n| n.parse().ok()).expect("hosts are n0, n1, ...")
+}
+
+/// The switch's end of a host's cable.
+fn veth(network: usize, i: usize) -> String {
+    format!("v{network}.{i}")
 }
 
 /// The launcher's host is .254, the others are their number.

@@ -8,6 +8,7 @@
 pub mod bins;
 pub mod cluster;
 pub mod contract;
+pub mod faults;
 pub mod loopback;
 pub mod mpi;
 pub mod pods;

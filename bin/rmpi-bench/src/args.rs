@@ -2,6 +2,7 @@
 
 use rmpi::Transport;
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// What `--help` prints.
@@ -21,7 +22,7 @@ rmpi-bench [--transport NAME] MODE [BYTES]: micro-benchmarks between the ranks o
   overlap         non-blocking allreduce under computation of the same length; `hidden` is the part of the
                   shorter of the two that the other hid; --looks no: without a look at it meanwhile
   soak            random messages and collectives for --seconds S (60), every byte checked; --seed N (1) gives
-                  the same work again; `longest_gap` is the longest time, in seconds, in which a rank finished nothing
+                  the same work again; --until PATH ends it early, as soon as rank 0 finds such a file; `longest_gap` is the longest time, in seconds, in which a rank finished nothing
   init            time in World::init of the slowest rank
 
   BYTES           largest message (as the usual MPI benchmarks: 4 MiB to 64 MiB by mode)
@@ -98,6 +99,8 @@ pub(crate) struct Args {
     pub(crate) transport: Transport,
     pub(crate) seconds: Duration,
     pub(crate) seed: u64,
+    /// A file that ends `soak` early, looked for by rank 0.
+    pub(crate) until: Option<PathBuf>,
     /// Buffers of `World::alloc`.
     pub(crate) shared: bool,
     pub(crate) progress_thread: bool,
@@ -147,7 +150,7 @@ fn second(option: &'static str, words: [&'static str; 2], word: Option<String>) 
 /// Reads the words after the program's name.
 pub(crate) fn parse(words: impl IntoIterator<Item = String>) -> Result<Parsed, ArgsError> {
     let (mut mode, mut bytes, mut transport) = (None, None, Transport::Auto);
-    let (mut seconds, mut seed) = (Duration::from_mins(1), 1);
+    let (mut seconds, mut seed, mut until) = (Duration::from_mins(1), 1, None);
     let (mut shared, mut progress_thread, mut looks) = (false, false, true);
     let mut words = words.into_iter();
     while let Some(word) = words.next() {
@@ -158,6 +161,7 @@ pub(crate) fn parse(words: impl IntoIterator<Item = String>) -> Result<Parsed, A
             }
             "--seconds" => seconds = Duration::from_secs(number("--seconds", words.next())?),
             "--seed" => seed = number("--seed", words.next())?,
+            "--until" => until = Some(words.next().ok_or(ArgsError::NoValue("--until"))?.into()),
             "--buffers" => shared = second("--buffers", ["ordinary", "shared"], words.next())?,
             "--looks" => looks = second("--looks", ["no", "yes"], words.next())?,
             "--progress-thread" => progress_thread = true,
@@ -176,7 +180,7 @@ pub(crate) fn parse(words: impl IntoIterator<Item = String>) -> Result<Parsed, A
     if shared && mode != Mode::Allreduce {
         return Err(ArgsError::Extra("--buffers shared".into()));
     }
-    Ok(Parsed::Run(Args { mode, bytes, transport, seconds, seed, shared, progress_thread, looks }))
+    Ok(Parsed::Run(Args { mode, bytes, transport, seconds, seed, until, shared, progress_thread, looks }))
 }
 
 #[cfg(test)]
@@ -190,7 +194,18 @@ mod tests {
     fn soak_of_a_minute() -> Args {
         let (seconds, transport) = (Duration::from_mins(1), Transport::Auto);
         let (shared, progress_thread, looks) = (false, false, true);
-        Args { mode: Mode::Soak, bytes: None, transport, seconds, seed: 1, shared, progress_thread, looks }
+        let (seed, until) = (1, None);
+        Args {
+            mode: Mode::Soak,
+            bytes: None,
+            transport,
+            seconds,
+            seed,
+            until,
+            shared,
+            progress_thread,
+            looks,
+        }
     }
 
     #[test]
@@ -201,6 +216,8 @@ mod tests {
         assert_eq!(words("--transport tcp bw 4096"), run(Mode::Bw, Some(4096), Transport::Tcp));
         let soak = Args { seconds: Duration::from_secs(5), seed: 9, ..soak_of_a_minute() };
         assert_eq!(words("soak --seconds 5 --seed 9"), Ok(Parsed::Run(soak)));
+        let until = Args { until: Some("/a/b".into()), ..soak_of_a_minute() };
+        assert_eq!(words("soak --until /a/b"), Ok(Parsed::Run(until)));
         assert_eq!(words("--help"), Ok(Parsed::Help));
         let (mode, shared) = (Mode::Allreduce, true);
         assert_eq!(
@@ -222,6 +239,7 @@ mod tests {
             ("latency 3", "at least 4"),
             ("latency 8 9", "\"9\" is too much"),
             ("--transport", "--transport needs a value"),
+            ("soak --until", "--until needs a value"),
             ("soak --seconds x", "--seconds needs a whole number"),
             ("allreduce --buffers big", "--buffers is ordinary or shared, not \"big\""),
             ("latency --buffers shared", "\"--buffers shared\" is too much"),

@@ -51,7 +51,7 @@ fn main() -> ExitCode {
         Mode::Barrier => collective::barrier(&bench),
         Mode::Sum => collective::sum(&bench, max.unwrap_or(16 << 20)),
         Mode::Overlap => overlap::overlap(&bench, max.unwrap_or(16 << 20), args.looks),
-        Mode::Soak => soak::soak(&bench, args.seconds, args.seed),
+        Mode::Soak => soak::soak(&bench, args.seconds, args.until.as_deref(), args.seed),
         Mode::Init => bench.slowest(init).and_then(|t| bench.report("init", 0, t, 0.0)),
     };
     match done {

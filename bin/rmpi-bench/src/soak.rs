@@ -5,6 +5,7 @@
 
 use crate::run::{Bench, BenchError};
 use rmpi::{ANY_SOURCE, Communicator, Datatype, Op, Request};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// Largest message.
@@ -284,13 +285,14 @@ impl Soak<'_> {
     }
 }
 
-/// Random work for `time`; `seed` gives the same work again.
-pub(crate) fn soak(bench: &Bench, time: Duration, seed: u64) -> Result<(), BenchError> {
+/// Random work for `time`, or until there is such a file; `seed` gives the same work again.
+pub(crate) fn soak(bench: &Bench, time: Duration, until: Option<&Path>, seed: u64) -> Result<(), BenchError> {
     let (comm, start) = (bench.comm(), Instant::now());
     let own = Draw(seed ^ u64::from(comm.rank() + 1) << 32);
     let mut s = Soak { bench, comm, shared: Draw(seed), own, tag: 0, count: Count::default() };
     loop {
-        let mut go_on = [u8::from(start.elapsed() < time)];
+        let ended = start.elapsed() >= time || until.is_some_and(Path::exists);
+        let mut go_on = [u8::from(!ended)];
         comm.bcast(&mut go_on, 0)?;
         if go_on == [0] {
             break;

@@ -16,10 +16,11 @@ const NEEDS: [Need; 3] = [
 ];
 
 /// What the hosts of tests are made with.
-pub(crate) const CLUSTER: [Need; 3] = [
+pub(crate) const CLUSTER: [Need; 4] = [
     ("sshd", &["openssh-server"], "tests against real OpenSSH hosts"),
     ("ip", &["iproute2"], "the namespace cluster"),
     ("unshare", &["util-linux"], "the namespace cluster"),
+    ("nft", &["nftables"], "links that lose packets, and strangers, between hosts of the cluster"),
 ];
 
 /// Runs everything; `long` adds the tests that take minutes.
