@@ -11,7 +11,7 @@ use rmpi_wire::{Frame, FrameDecoder};
 use std::collections::VecDeque;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 
-const DEADLINE: Duration = Duration::from_secs(30);
+const DEADLINE: Duration = Duration::from_secs(90);
 
 /// Ranks of program `P`: argument 0 is how many bytes to write, argument 1 the exit code, `never` to hang.
 struct FakeDaemon {

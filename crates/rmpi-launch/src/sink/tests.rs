@@ -4,7 +4,7 @@ use super::*;
 use std::sync::mpsc;
 use std::time::Duration;
 
-const DEADLINE: Duration = Duration::from_secs(20);
+const DEADLINE: Duration = Duration::from_secs(90);
 
 fn sinks(
     spec: Output,
