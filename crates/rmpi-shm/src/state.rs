@@ -163,7 +163,7 @@ impl Bells {
     }
 }
 
-/// A look at who sleeps, for those who store something outside the engine: see [`Bells::ring`].
+/// A look at who of some ranks sleeps, for those who store something outside the engine: see [`Bells::ring`].
 #[derive(Clone, Debug)]
 pub struct Sleepers {
     states: Vec<SlotWords>,
@@ -171,25 +171,21 @@ pub struct Sleepers {
 }
 
 impl Sleepers {
-    /// For the ranks of this segment.
+    /// For these ranks of the segment; a number that no rank has is left out.
     #[must_use]
-    pub fn new(segment: &Segment) -> Self {
+    pub fn new(segment: &Segment, locals: &[u32]) -> Self {
         let layout = segment.layout();
-        let states = (0..layout.ranks()).map(|r| SlotWords::new(segment.area(layout.state(r)))).collect();
+        let known = locals.iter().filter(|&&l| l < layout.ranks());
+        let states = known.map(|&l| SlotWords::new(segment.area(layout.state(l)))).collect();
         Self { states, asymmetric: fence::asymmetric() }
     }
 
-    /// Between storing and looking.
-    #[inline]
-    pub fn fence(&self) {
-        fence::light(self.asymmetric);
-    }
-
-    /// Whether a rank sleeps; [`Sleepers::fence`] comes before.
+    /// Whether one of them sleeps, after something was stored for them.
     #[inline]
     #[must_use]
-    pub fn is_asleep(&self, local: u32) -> bool {
-        self.states.get(local as usize).is_some_and(|s| word(s, PARKED).load(Ordering::Relaxed) != 0)
+    pub fn any(&self) -> bool {
+        fence::light(self.asymmetric);
+        self.states.iter().any(|s| word(s, PARKED).load(Ordering::Relaxed) != 0)
     }
 }
 

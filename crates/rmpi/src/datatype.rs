@@ -30,8 +30,10 @@ datatype! {
 datatype! { isize => I64, usize => U64 }
 
 /// The number of a type in message headers; never 0.
+#[inline]
 pub(crate) fn code(t: DataType) -> u16 {
-    DataType::ALL.iter().zip(1..).find(|(d, _)| **d == t).map_or(0, |(_, n)| n)
+    // Types are listed in the order in which they are declared.
+    t as u16 + 1
 }
 
 /// The type of a number in a header, for messages.
@@ -48,10 +50,10 @@ mod tests {
 
     #[test]
     fn codes_are_distinct_and_named() {
-        let mut codes: Vec<u16> = DataType::ALL.into_iter().map(code).collect();
-        codes.dedup();
-        assert_eq!(codes.len(), DataType::ALL.len());
-        assert!(!codes.contains(&0));
+        for t in DataType::ALL {
+            assert!(code(t) != 0);
+            assert_eq!(name(code(t)), format!("{t:?}").to_lowercase());
+        }
         assert_eq!(
             (name(code(<f32 as Datatype>::TYPE)), name(99)),
             ("f32".into(), "unknown type 0x0063".into())

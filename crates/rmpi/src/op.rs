@@ -62,6 +62,7 @@ pub struct Erased {
 }
 
 impl<T: Datatype> Reduction<T> for Op {
+    #[inline]
     fn erase(&self) -> Result<Erased, Error> {
         let op = *self;
         if !op.defined_for(T::TYPE) {

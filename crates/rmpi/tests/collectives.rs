@@ -216,6 +216,54 @@ fn exchanges_and_prefixes() {
 }
 
 #[test]
+fn one_rank_gets_its_own_data_and_the_same_errors() {
+    ranks(1, |world| {
+        let c = world.comm();
+        let data = [3, 5, 7];
+        let got = |f: &dyn Fn(&mut [i64])| {
+            let mut got = [0i64; 3];
+            f(&mut got);
+            got
+        };
+        let sum = &Op::Sum;
+        let minus = UserOp::ordered(|a: i64, b: i64| a - b);
+        c.barrier().unwrap();
+        assert_eq!(got(&|g| c.allreduce(&data, g, sum).unwrap()), data);
+        assert_eq!(got(&|g| c.allreduce(&data, g, &minus).unwrap()), data);
+        assert_eq!(got(&|g| c.reduce(&data, g, sum, 0).unwrap()), data);
+        assert_eq!(got(&|g| c.gather(&data, g, 0).unwrap()), data);
+        assert_eq!(got(&|g| c.gatherv(&data, g, &[3], 0).unwrap()), data);
+        assert_eq!(got(&|g| c.scatter(&data, g, 0).unwrap()), data);
+        assert_eq!(got(&|g| c.scatterv(&data, &[3], g, 0).unwrap()), data);
+        assert_eq!(got(&|g| c.allgather(&data, g).unwrap()), data);
+        assert_eq!(got(&|g| c.allgatherv(&data, g, &[3]).unwrap()), data);
+        assert_eq!(got(&|g| c.reduce_scatter(&data, g, &[3], sum).unwrap()), data);
+        assert_eq!(got(&|g| c.alltoall(&data, g).unwrap()), data);
+        assert_eq!(got(&|g| c.alltoallv(&data, &[3], g, &[3]).unwrap()), data);
+        assert_eq!(got(&|g| c.scan(&data, g, sum).unwrap()), data);
+        assert_eq!(got(&|g| c.exscan(&data, g, sum).unwrap()), [0; 3], "nobody is before it");
+        let mut own = data;
+        c.bcast(&mut own, 0).unwrap();
+        c.allreduce_in_place(&mut own, sum).unwrap();
+        assert_eq!(own, data);
+        // What cannot be fails as it does elsewhere.
+        let mut g = [0; 3];
+        for e in [
+            c.bcast(&mut g, 1).unwrap_err(),
+            c.reduce(&data, &mut g, sum, 1).unwrap_err(),
+            c.gather(&data, &mut g, 1).unwrap_err(),
+            c.scatter(&data, &mut g, 1).unwrap_err(),
+        ] {
+            assert!(matches!(e, Error::Plan(_)), "{e:?}");
+        }
+        assert!(matches!(c.allreduce(&data, &mut g[..2], sum), Err(Error::Length { .. })));
+        assert!(c.alltoallv(&data, &[3], &mut g[..2], &[2]).is_err());
+        assert!(c.allreduce(&[1.0], &mut [0.0], &Op::BitAnd).is_err());
+        world.finalize().unwrap();
+    });
+}
+
+#[test]
 fn large_buckets_overlap_and_agree_bit_for_bit() {
     let results = ranks(4, |world| {
         let c = world.comm();

@@ -2,7 +2,7 @@
 //! into its callers, so that one compiled for wider vectors ([`super::vector`]) gets them.
 #![allow(unsafe_code, reason = "operands are windows of memory that other processes may write")]
 
-use super::elem::{self, BLOCK, Bits, Brain, Elem, Fold, Half};
+use super::elem::{self, BLOCK, Bits, Brain, Elem, Fold, Half, LANE};
 use super::{DataType, Op};
 
 /// What one call works on.
@@ -81,6 +81,20 @@ unsafe fn fold<T: Elem, F: Fold<T>>(job: &Job<'_>) {
             }
         }
         at += BLOCK;
+    }
+    while len - at >= LANE {
+        // SAFETY: a whole lane is left.
+        unsafe {
+            let mut a = sources[0].add(at).cast::<T::Lane>().read_unaligned();
+            let mut k = 1;
+            while k < sources.len() {
+                let b = sources[k].add(at).cast::<T::Lane>().read_unaligned();
+                T::each_lane::<F>(&mut a, &b);
+                k += 1;
+            }
+            out.add(at).cast::<T::Lane>().write_unaligned(a);
+        }
+        at += LANE;
     }
     while at < len {
         // SAFETY: a whole element is left.

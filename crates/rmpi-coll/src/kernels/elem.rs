@@ -5,6 +5,8 @@ use half::f16;
 
 /// Bytes that the loops handle at once: a few vectors of any width.
 pub(super) const BLOCK: usize = 256;
+/// Bytes of what is left that they handle at once.
+pub(super) const LANE: usize = 32;
 
 /// Arithmetic of one element type, held in memory as `Raw`.
 pub(super) trait Elem: Copy {
@@ -12,6 +14,8 @@ pub(super) trait Elem: Copy {
     type Raw: bytemuck::Pod;
     /// [`BLOCK`] bytes of them.
     type Block: bytemuck::Pod;
+    /// [`LANE`] bytes of them.
+    type Lane: bytemuck::Pod;
     fn widen(raw: Self::Raw) -> Self;
     fn narrow(self) -> Self::Raw;
     fn sum(self, b: Self) -> Self;
@@ -22,6 +26,8 @@ pub(super) trait Elem: Copy {
     fn from_truth(truth: bool) -> Self;
     /// `a[i] = F(a[i], b[i])`.
     fn each<F: Fold<Self>>(a: &mut Self::Block, b: &Self::Block);
+    /// The same.
+    fn each_lane<F: Fold<Self>>(a: &mut Self::Lane, b: &Self::Lane);
 }
 
 /// A binary operation as a type: closures and iterator adapters are calls of functions that may not be inlined
@@ -60,18 +66,31 @@ pub(super) trait Bits: Elem {
     fn xor(self, b: Self) -> Self;
 }
 
+#[inline(always)]
+fn each<T: Elem, F: Fold<T>, const N: usize>(a: &mut [T::Raw; N], b: &[T::Raw; N]) {
+    let mut i = 0;
+    while i < N {
+        a[i] = F::apply(T::widen(a[i]), T::widen(b[i])).narrow();
+        i += 1;
+    }
+}
+
 /// The block and its loop, the same for all types.
 macro_rules! block {
     ($raw:ty) => {
+        block!($raw, each::<Self, F, _>);
+    };
+    ($raw:ty, $each:expr) => {
         type Raw = $raw;
         type Block = [$raw; BLOCK / size_of::<$raw>()];
+        type Lane = [$raw; LANE / size_of::<$raw>()];
         #[inline(always)]
         fn each<F: Fold<Self>>(a: &mut Self::Block, b: &Self::Block) {
-            let mut i = 0;
-            while i < BLOCK / size_of::<$raw>() {
-                a[i] = F::apply(Self::widen(a[i]), Self::widen(b[i])).narrow();
-                i += 1;
-            }
+            $each(a, b);
+        }
+        #[inline(always)]
+        fn each_lane<F: Fold<Self>>(a: &mut Self::Lane, b: &Self::Lane) {
+            $each(a, b);
         }
     };
 }
@@ -225,13 +244,7 @@ narrow! { Half, half_widen, half_round, block!(u16); }
 narrow! { Brain, brain_widen, brain_round, block!(u16); }
 #[cfg(target_arch = "x86_64")]
 narrow! {
-    FastHalf, half_widen, half_round,
-    type Raw = u16;
-    type Block = [u16; BLOCK / 2];
-    #[inline(always)]
-    fn each<F: Fold<Self>>(a: &mut Self::Block, b: &Self::Block) {
-        super::vector::each_half::<F>(a, b);
-    }
+    FastHalf, half_widen, half_round, block!(u16, super::vector::each_half::<F, _>);
 }
 
 #[inline(always)]

@@ -66,6 +66,7 @@ impl DataType {
 
     /// Bytes of an element.
     #[must_use]
+    #[inline]
     pub fn size(self) -> usize {
         match self {
             Self::I8 | Self::U8 => 1,
@@ -77,6 +78,7 @@ impl DataType {
 
     /// Whether it is a floating-point type.
     #[must_use]
+    #[inline]
     pub fn is_float(self) -> bool {
         matches!(self, Self::F64 | Self::F32 | Self::F16 | Self::BF16)
     }
@@ -125,6 +127,7 @@ impl Op {
 
     /// Whether the operation is defined for the type: bitwise ones are not for floats.
     #[must_use]
+    #[inline]
     pub fn defined_for(self, dtype: DataType) -> bool {
         !(dtype.is_float() && matches!(self, Self::BitAnd | Self::BitOr | Self::BitXor))
     }
@@ -173,6 +176,7 @@ pub fn reduce(dtype: DataType, op: Op, dst: &mut [u8], src: &[u8]) -> Result<(),
 ///
 /// # Errors
 /// As [`reduce`].
+#[inline]
 pub fn combine(
     dtype: DataType,
     op: Op,

@@ -6,6 +6,33 @@ use std::sync::Arc;
 /// `left[i] = f(left[i], right[i])` over whole elements at any alignment.
 type UserFn = dyn Fn(&mut [u8], &[u8]) + Send + Sync;
 
+/// The user's function on all sources in their order. It gets references, so it gets memory that nobody else writes.
+fn apply_in_order(f: &UserFn, mut out: Target<'_>, sources: &[Source<'_>]) -> Result<(), KernelError> {
+    let dst = out.len();
+    if let Some(src) = sources.iter().find_map(|s| s.len().filter(|&l| l != dst)) {
+        return Err(KernelError::Lengths { dst, src });
+    }
+    out.through_copy(|old| {
+        let mut sum = vec![0; old.len()];
+        let mut next = vec![0; old.len()];
+        for (i, source) in sources.iter().enumerate() {
+            let into = if i == 0 { &mut sum } else { &mut next };
+            if source.is_output() {
+                into.copy_from_slice(old)
+            } else {
+                source.copy_to(into)
+            }
+            if i > 0 {
+                f(&mut sum, &next);
+            }
+        }
+        if !sources.is_empty() {
+            old.copy_from_slice(&sum);
+        }
+    });
+    Ok(())
+}
+
 /// What a reduction does with bytes.
 #[derive(Clone)]
 pub enum Reducer {
@@ -43,45 +70,17 @@ impl Reducer {
     ///
     /// # Errors
     /// As [`combine`].
-    pub fn combine(
-        &self,
-        mut out: Target<'_>,
-        sources: &[Source<'_>],
-        stream: bool,
-    ) -> Result<(), KernelError> {
+    #[inline]
+    pub fn combine(&self, out: Target<'_>, sources: &[Source<'_>], stream: bool) -> Result<(), KernelError> {
         match self {
             Self::Builtin(dtype, op) => combine(*dtype, *op, out, sources, stream),
-            Self::User(f, _) => {
-                let dst = out.len();
-                if let Some(src) = sources.iter().find_map(|s| s.len().filter(|&l| l != dst)) {
-                    return Err(KernelError::Lengths { dst, src });
-                }
-                // The user's function gets references, so it gets memory that nobody else writes.
-                out.through_copy(|old| {
-                    let mut sum = vec![0; old.len()];
-                    let mut next = vec![0; old.len()];
-                    for (i, source) in sources.iter().enumerate() {
-                        let into = if i == 0 { &mut sum } else { &mut next };
-                        if source.is_output() {
-                            into.copy_from_slice(old)
-                        } else {
-                            source.copy_to(into)
-                        }
-                        if i > 0 {
-                            f(&mut sum, &next);
-                        }
-                    }
-                    if !sources.is_empty() {
-                        old.copy_from_slice(&sum);
-                    }
-                });
-                Ok(())
-            }
+            Self::User(f, _) => apply_in_order(&**f, out, sources),
         }
     }
 
     /// A number that tells operations apart, the same on all ranks, never 0.
     #[must_use]
+    #[inline]
     pub fn code(&self) -> u16 {
         match self {
             Self::Builtin(_, op) => *op as u16 + 1,

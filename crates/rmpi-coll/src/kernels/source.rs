@@ -112,25 +112,25 @@ const FEW: usize = 16;
 
 /// Combines; the operation is defined for the type, and the lengths are equal and whole elements (checked by the
 /// caller).
+#[inline]
 pub(super) fn combine(dtype: DataType, op: Op, out: Target<'_>, sources: &[Source<'_>], stream: bool) {
     let (dst, len) = (out.ptr, out.len);
     let pointer = |s: &Source<'_>| if s.ptr.is_null() { dst.cast_const() } else { s.ptr };
     if sources.is_empty() || len == 0 {
         return;
     }
-    let mut few = [std::ptr::null(); FEW];
-    let many: Vec<*const u8>;
-    let pointers = match few.get_mut(..sources.len()) {
-        Some(few) => {
-            few.iter_mut().zip(sources).for_each(|(f, s)| *f = pointer(s));
-            &*few
-        }
-        None => {
-            many = sources.iter().map(pointer).collect();
-            &many[..]
-        }
+    let run = |pointers: &[*const u8]| {
+        // SAFETY: `out` is ours alone, so nothing but `Source::OUTPUT` overlaps it; the sources live, have
+        // its length by the caller's check, and there is at least one.
+        unsafe { vector::combine(dtype, op, &Job { out: dst, sources: pointers, len, stream }) }
     };
-    // SAFETY: `out` is ours alone, so nothing but `Source::OUTPUT` overlaps it; the sources live, have
-    // its length by the caller's check, and there is at least one.
-    unsafe { vector::combine(dtype, op, &Job { out: dst, sources: pointers, len, stream }) }
+    match sources {
+        [a, b] => run(&[pointer(a), pointer(b)]),
+        _ if sources.len() <= FEW => {
+            let mut few = [std::ptr::null(); FEW];
+            few.iter_mut().zip(sources).for_each(|(f, s)| *f = pointer(s));
+            run(&few[..sources.len()]);
+        }
+        _ => run(&sources.iter().map(pointer).collect::<Vec<_>>()),
+    }
 }

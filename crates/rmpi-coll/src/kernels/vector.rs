@@ -8,7 +8,7 @@ use super::{DataType, Op};
 #[cfg(target_arch = "x86_64")]
 use super::blocks::HalfKind;
 #[cfg(target_arch = "x86_64")]
-use super::elem::{BLOCK, FastHalf, Fold};
+use super::elem::{FastHalf, Fold, LANE};
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::{
     __m128i, __m256i, _MM_FROUND_TO_NEAREST_INT, _mm_loadu_si128, _mm_sfence, _mm_storeu_si128,
@@ -57,17 +57,19 @@ unsafe fn widest_loops(dtype: DataType, op: Op, job: &Job<'_>) {
     unsafe { blocks::combine::<F16c>(dtype, op, job) }
 }
 
-/// Elements converted at once.
+/// Elements converted at once; all that is handled is a multiple of them.
 #[cfg(target_arch = "x86_64")]
 const LANES: usize = 8;
+#[cfg(target_arch = "x86_64")]
+const _: () = assert!((LANE / 2).is_multiple_of(LANES));
 
 /// `a[i] = F(a[i], b[i])` on binary16 by way of f32. Reached only through [`F16c`], that is, inlined into
 /// functions compiled with the feature.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
-pub(super) fn each_half<F: Fold<FastHalf>>(a: &mut [u16; BLOCK / 2], b: &[u16; BLOCK / 2]) {
+pub(super) fn each_half<F: Fold<FastHalf>, const N: usize>(a: &mut [u16; N], b: &[u16; N]) {
     let mut at = 0;
-    while at < BLOCK / 2 {
+    while at < N {
         let (mut x, mut y) = ([0.0f32; LANES], [0.0f32; LANES]);
         // SAFETY: the features avx2 and f16c were found before any function that uses `F16c` was entered; the
         // unaligned loads and stores are of 8 elements inside the arrays.

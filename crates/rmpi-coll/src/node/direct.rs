@@ -107,7 +107,8 @@ impl Direct {
                         Some(other) => other.source(part.start, part.len()),
                         None => Source::OUTPUT,
                     };
-                    combine(call, 0..p, from, &mut buffers.output[part.clone()], part.len(), false)?;
+                    let output = &mut buffers.output[part.clone()];
+                    combine(call.reducer.as_ref(), 0..p, from, output, part.len(), false)?;
                     budget = budget.saturating_sub(part.len());
                     self.step = Step::Sum(done + part.len());
                 }

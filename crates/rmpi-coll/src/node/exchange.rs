@@ -389,7 +389,8 @@ impl Exchange {
         };
         let at = call.result_at(me, buffers);
         let output = &mut buffers.output[at + part.start..at + part.end];
-        combine(call, members, from, output, part.len(), call.streams(&group.thresholds))?;
+        let stream = call.streams(&group.thresholds);
+        combine(call.reducer.as_ref(), members, from, output, part.len(), stream)?;
         self.taken += 1;
         Ok(part.len())
     }

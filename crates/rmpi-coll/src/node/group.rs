@@ -86,9 +86,10 @@ impl<M: Memory> Group<M> {
     }
 
     /// The other members, the next one first.
+    #[inline]
     pub(super) fn others(&self) -> impl Iterator<Item = usize> + use<M> {
         let (p, me) = (self.blocks.len(), self.me);
-        (1..p).map(move |k| (me + k) % p)
+        (me + 1..p).chain(0..me)
     }
 }
 
@@ -158,6 +159,7 @@ impl Cursor {
     }
 
     /// A member that may still read what operation `n`'s slot holds from before; `None`: the slot may be written.
+    #[inline]
     pub(super) fn slot_in_use<M: Memory>(&mut self, group: &Group<M>, n: u64) -> Option<usize> {
         let need = (n + 1).saturating_sub(SLOTS);
         if self.least >= need {
@@ -203,7 +205,8 @@ impl Cursor {
         Ok(true)
     }
 
-    /// Whether all members have begun operation `n`; else one that has not.
+    /// A member that has not begun operation `n`; `None`: all have.
+    #[inline]
     pub(super) fn all_arrived<M: Memory>(
         &mut self,
         group: &Group<M>,

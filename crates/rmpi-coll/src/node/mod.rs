@@ -13,6 +13,7 @@ mod memory;
 #[cfg(all(test, loom))]
 mod models;
 mod pass;
+mod round;
 mod single;
 #[cfg(test)]
 mod tests;
@@ -22,4 +23,5 @@ pub use direct::Reach;
 pub use group::{Cursor, Group, Look, Trouble};
 pub use memory::{Memory, Window};
 pub use pass::Pass;
+pub use round::Round;
 pub use single::Reading;

@@ -135,6 +135,48 @@ fn model(
     });
 }
 
+/// Two threads sum up in rounds; member 1 goes on with the machine when the other does not come at once.
+fn model_rounds(ops: u64, preemptions: usize) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(preemptions);
+    builder.max_branches = 100_000;
+    builder.check(move || {
+        let blocks: Arc<Vec<Arc<Modelled>>> = Arc::new((0..2).map(|_| Arc::new(Modelled::new())).collect());
+        let rank = move |me: usize, blocks: Arc<Vec<Arc<Modelled>>>| {
+            let group = Group::new(blocks.to_vec(), me, true).unwrap();
+            let mut cursor = Cursor::new(2);
+            let call = call(Kind::Allreduce, 8);
+            for n in 1..=ops {
+                let (own, mut output) = ([10 * n + me as u64], [0]);
+                let own: &[u8] = bytemuck::cast_slice(&own);
+                let round = Round { n, digest: 7, len: 8 };
+                while !group.put(&mut cursor, round, own) {
+                    loom::thread::yield_now();
+                }
+                let mut pass = Pass::begun(n);
+                loop {
+                    let output = bytemuck::cast_slice_mut(&mut output);
+                    if me == 1 {
+                        let mut buffers = Buffers { input: Some(own), output };
+                        if pass.look(&group, &mut cursor, &call, &mut buffers).unwrap().done {
+                            break;
+                        }
+                    } else if group.missing(&mut cursor, round).unwrap().is_none() {
+                        group.sum_up(&mut cursor, round, call.reducer.as_ref(), Some(own), output).unwrap();
+                        break;
+                    }
+                    loom::thread::yield_now();
+                }
+                assert_eq!(output, [20 * n + 1], "operation {n} at {me}");
+            }
+        };
+        let other = blocks.clone();
+        let other = loom::thread::spawn(move || rank(1, other));
+        rank(0, blocks);
+        other.join().unwrap();
+    });
+}
+
 fn call(kind: Kind, bytes: usize) -> Call {
     let reducer = Some(Reducer::Builtin(DataType::U64, Op::Sum));
     Call { kind, digest: 7, lens: Lens::Each(bytes), reducer }
@@ -172,6 +214,11 @@ fn small_sums_of_two() {
     model(2, 2, 3, |n, me| {
         (call(Kind::Allreduce, 8), Some(vec![10 * n + me as u64]), vec![0], Some(20 * n + 1))
     });
+}
+
+#[test]
+fn rounds_of_two_use_slots_again() {
+    model_rounds(6, 2);
 }
 
 #[test]

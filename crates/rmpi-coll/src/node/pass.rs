@@ -15,7 +15,7 @@ use super::direct::Direct;
 use super::exchange::Exchange;
 use super::group::{Cursor, Group, Look, Trouble};
 use super::memory::Memory;
-use crate::kernels::Source;
+use crate::kernels::{Reducer, Source};
 
 #[derive(Debug)]
 enum Stage {
@@ -43,6 +43,12 @@ impl Pass {
     #[must_use]
     pub fn new(n: u64) -> Self {
         Self { n, next: 0, stage: Stage::Enter }
+    }
+
+    /// Operation `n`, of which [`Group::put`] has written this member's part.
+    #[must_use]
+    pub fn begun(n: u64) -> Self {
+        Self { n, next: 0, stage: Stage::Small }
     }
 
     /// Its number.
@@ -186,7 +192,8 @@ impl Pass {
         };
         let from = |r: usize| if r == me { own } else { group.blocks[r].small(self.n, of, offset, len) };
         let at = call.result_at(me, buffers);
-        combine(call, members(call, me, p), from, &mut buffers.output[at..], len, false)
+        let reducer = call.reducer.as_ref();
+        combine(reducer, members(call, me, p), from, &mut buffers.output[at..], len, false)
     }
 
     fn copy_small<M: Memory>(&self, group: &Group<M>, call: &Call, buffers: &mut Buffers<'_>) {
@@ -212,28 +219,25 @@ pub(super) fn members(call: &Call, me: usize, p: usize) -> std::ops::Range<usize
     }
 }
 
-/// Members whose operands are listed on the stack, and those for which a short list does.
+/// Members whose operands are listed on the stack.
 const FEW: usize = 16;
-const VERY_FEW: usize = 4;
 
 /// Combines `len` bytes of the members' sources, in their order, into the beginning of `output`.
+#[inline]
 pub(super) fn combine<'s>(
-    call: &Call,
+    reducer: Option<&Reducer>,
     members: std::ops::Range<usize>,
     source: impl Fn(usize) -> Source<'s>,
     output: &mut [u8],
     len: usize,
     stream: bool,
 ) -> Result<(), Trouble> {
-    let Some(reducer) = call.reducer.as_ref().filter(|_| !members.is_empty() && len > 0) else {
+    let Some(reducer) = reducer.filter(|_| !members.is_empty() && len > 0) else {
         return Ok(());
     };
     let out = &mut output[..len];
-    if members.len() <= VERY_FEW {
-        let mut few = [Source::OUTPUT; VERY_FEW];
-        let n = members.len();
-        few.iter_mut().zip(members).for_each(|(f, r)| *f = source(r));
-        reducer.combine(out.into(), &few[..n], stream)?;
+    if members.len() == 2 {
+        reducer.combine(out.into(), &[source(members.start), source(members.start + 1)], stream)?;
     } else if members.len() <= FEW {
         let mut few = [Source::OUTPUT; FEW];
         let n = members.len();

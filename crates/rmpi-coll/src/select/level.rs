@@ -107,23 +107,25 @@ impl super::Selector {
     /// operands may change places, true where nothing is combined. Collectives of blocks go in two levels where that
     /// is estimated to be cheaper or was named, the others wherever it can be.
     #[must_use]
+    #[inline]
     pub fn level(&self, collective: Collective, bytes: usize, commutes: bool) -> Level {
-        let possible = match self.sharing {
-            Sharing::Nothing => return Level::Flat,
-            Sharing::All => Level::Node,
-            Sharing::Nodes { in_order } if collective.has_two_levels() && (commutes || in_order) => {
-                Level::TwoLevel
-            }
-            Sharing::Nodes { .. } => return Level::Flat,
-        };
-        match self.overrides.level(collective) {
-            Some(Level::Flat) => Level::Flat,
-            None if possible == Level::TwoLevel => {
-                let dear = self.both(collective, bytes, commutes).is_some_and(|(two, flat)| two >= flat);
-                if dear { Level::Flat } else { possible }
-            }
-            _ => possible,
+        match self.sharing {
+            Sharing::Nothing => Level::Flat,
+            Sharing::All => match self.overrides.level(collective) {
+                Some(Level::Flat) => Level::Flat,
+                _ => Level::Node,
+            },
+            Sharing::Nodes { in_order } => self.level_of_nodes(in_order, collective, bytes, commutes),
         }
+    }
+
+    fn level_of_nodes(&self, in_order: bool, collective: Collective, bytes: usize, commutes: bool) -> Level {
+        let possible = collective.has_two_levels() && (commutes || in_order);
+        let wanted = match self.overrides.level(collective) {
+            Some(named) => named != Level::Flat,
+            None => self.both(collective, bytes, commutes).is_none_or(|(two, flat)| two < flat),
+        };
+        if possible && wanted { Level::TwoLevel } else { Level::Flat }
     }
 
     /// Whether two ranks that share no memory do `collective` with one message each way at most, which goes without

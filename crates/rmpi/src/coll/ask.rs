@@ -8,7 +8,7 @@ use crate::error::Error;
 use crate::op::Reduction;
 use rmpi_coll::kernels::Reducer;
 use rmpi_coll::levels::TwoLevel;
-use rmpi_coll::node::{Call, Kind, Lens};
+use rmpi_coll::node::{Buffers, Call, Kind, Lens};
 use rmpi_coll::select::Collective;
 use rmpi_coll::{Blocks, Elems, Schedule, Team, algo};
 use std::io::Write as _;
@@ -57,16 +57,19 @@ pub(crate) struct Key {
 }
 
 impl<'a> Ask<'a> {
+    #[inline]
     pub(crate) fn new<T: Datatype>(shape: Shape) -> Self {
         let (elem, dtype) = (size_of::<T>(), code(T::TYPE));
         Self { shape, elem, dtype, reducer: None, commutes: true, lists: [&[], &[]] }
     }
 
+    #[inline]
     pub(crate) fn reducing<T: Datatype>(shape: Shape, op: &impl Reduction<T>) -> Result<Self, Error> {
         let op = op.erase()?;
         Ok(Self { reducer: Some(op.reducer), commutes: op.commutative, ..Self::new::<T>(shape) })
     }
 
+    #[inline]
     pub(crate) fn allreduce<T: Datatype>(
         count: usize,
         op: &impl Reduction<T>,
@@ -99,6 +102,7 @@ impl<'a> Ask<'a> {
         }
     }
 
+    #[inline]
     pub(crate) fn collective(&self) -> Collective {
         match self.shape {
             Shape::Barrier => Collective::Barrier,
@@ -115,6 +119,7 @@ impl<'a> Ask<'a> {
     }
 
     /// Of what must be the same on all ranks; never 0.
+    #[inline]
     pub(crate) fn digest(&self) -> u32 {
         let op = self.reducer.as_ref().map_or(0, Reducer::code);
         let (which, a, b) = match self.shape {
@@ -201,6 +206,7 @@ impl<'a> Ask<'a> {
     }
 
     /// Bytes as the choice of algorithms wants them: of one rank's contribution, or in all for blocks.
+    #[inline]
     pub(crate) fn weight(&self, ranks: usize) -> usize {
         let elements = match self.shape {
             Shape::Barrier | Shape::Alltoallv => 0,
@@ -255,6 +261,39 @@ impl<'a> Ask<'a> {
             Shape::Gatherv { .. } | Shape::Scatterv { .. } | Shape::Alltoallv => return Ok(None),
         };
         Ok(Some(Call { kind, digest: self.digest(), lens, reducer: self.reducer.clone() }))
+    }
+
+    /// Whether every rank needs every other's data, all equally long.
+    #[inline]
+    pub(crate) fn is_round(&self) -> bool {
+        matches!(self.shape, Shape::Barrier | Shape::Allreduce { .. })
+    }
+
+    /// The call where there is one rank: its result is its own contribution. False, and nothing is done, where its
+    /// arguments cannot be, so that it fails as it does with more ranks.
+    pub(crate) fn alone(&self, buffers: &mut Buffers<'_>) -> bool {
+        use Shape::{Bcast, Exscan, Gather, Gatherv, Reduce, Scatter, Scatterv};
+        match self.shape {
+            Bcast { root, .. }
+            | Reduce { root, .. }
+            | Gather { root, .. }
+            | Gatherv { root, .. }
+            | Scatter { root, .. }
+            | Scatterv { root, .. }
+                if root != 0 =>
+            {
+                return false;
+            }
+            // Nobody is before this rank.
+            Exscan { .. } => return true,
+            _ => {}
+        }
+        let Some(input) = buffers.input else { return true };
+        let fits = input.len() == buffers.output.len();
+        if fits {
+            buffers.output.copy_from_slice(input);
+        }
+        fits
     }
 
     /// The schedule over messages, by the algorithm that `comm` chooses.
@@ -318,6 +357,7 @@ impl<'a> Ask<'a> {
 }
 
 /// Fails unless a buffer has the length it needs.
+#[inline]
 pub(crate) fn length(what: &'static str, need: usize, got: usize) -> Result<(), Error> {
     if need == got { Ok(()) } else { Err(Error::Length { what, need, got }) }
 }

@@ -102,7 +102,7 @@ impl Communicator {
     ) -> Result<(), Error> {
         let Some(node) = &self.shared.node else { return Ok(()) };
         let call = Call { kind, digest: ask.digest(), lens, reducer: ask.reducer.clone() };
-        self.in_memory(node, ask.name(), &call, &mut Buffers { input, output })
+        self.in_memory(node, ask.name(), &call, &mut Buffers { input, output }, None)
     }
 
     /// This rank's number on its node.

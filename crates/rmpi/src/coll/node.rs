@@ -4,17 +4,18 @@
 //! microsecond; then it goes on inside the engine, so that messages move, failures are seen and the rank sleeps
 //! when nothing happens.
 
+use super::ask::Ask;
 use crate::comm::Communicator;
 use crate::error::Error;
 use crate::world::Inner;
 use rmpi_coll::node::{
-    Buffers, Call, Cursor, Group, Look, Memory as _, Pass, Reach, Reading, Trouble, Window,
+    Buffers, Call, Cursor, Group, Look, Memory as _, Pass, Reach, Reading, Round, Trouble, Window,
 };
 use rmpi_core::Core;
 use rmpi_shm::{Area, Block, Segment, Sleepers};
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 /// Looks before the engine takes over: about 30 us where each rank has a core.
@@ -28,14 +29,34 @@ const WARMED: usize = 16;
 /// Looks inside the engine between questions whether the awaited member lives.
 const LOOKS_A_CHECK: u32 = 32;
 
+/// Where this member stands.
+struct Turns {
+    /// The number of the latest operation that was called for.
+    begun: u64,
+    cursor: Cursor,
+}
+
+impl Turns {
+    /// The number of the next operation.
+    #[inline]
+    fn next(&mut self) -> u64 {
+        self.begun += 1;
+        self.begun
+    }
+
+    /// Whether all operations before `n` are over here.
+    #[inline]
+    fn reached(&self, n: u64) -> bool {
+        self.cursor.done() + 1 == n
+    }
+}
+
 /// The members of a communicator on this node.
 pub(crate) struct Node {
     group: Group<Window>,
-    cursor: Mutex<Cursor>,
-    /// The number of the latest operation begun.
-    begun: AtomicU64,
-    /// Local numbers on the node, by member.
-    locals: Vec<u32>,
+    turns: Mutex<Turns>,
+    /// Local numbers on the node of the other members.
+    others: Vec<u32>,
     /// Ranks of the communicator, by member.
     pub(crate) ranks: Vec<u32>,
     sleepers: Sleepers,
@@ -228,13 +249,13 @@ impl Node {
         let neighbours = Neighbours { segment: segment_too, locals: here, began: Instant::now() };
         let group = group.copying(Arc::new(neighbours));
         let Members { locals, ranks, .. } = members;
-        let cursor = Mutex::new(Cursor::new(locals.len()));
-        let sleepers = Sleepers::new(segment);
+        let turns = Mutex::new(Turns { begun: 0, cursor: Cursor::new(locals.len()) });
+        let others: Vec<u32> = locals.into_iter().filter(|&l| l != segment.me()).collect();
+        let sleepers = Sleepers::new(segment, &others);
         Some(Self {
             group,
-            cursor,
-            begun: AtomicU64::new(0),
-            locals,
+            turns,
+            others,
             ranks,
             sleepers,
             areas,
@@ -248,7 +269,18 @@ impl Node {
 
     /// The next operation of this group.
     pub(crate) fn begin(&self) -> Pass {
-        Pass::new(self.begun.fetch_add(1, Ordering::Relaxed) + 1)
+        Pass::new(self.turns().next())
+    }
+
+    /// Looks of a blocking call before the engine takes over.
+    #[inline]
+    fn looks(&self) -> u32 {
+        if self.crowded { LOOKS_CROWDED } else { LOOKS }
+    }
+
+    #[inline]
+    fn turns(&self) -> MutexGuard<'_, Turns> {
+        self.turns.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Before the first large operation: all pages of the rings at once cost less than one by one.
@@ -271,11 +303,11 @@ impl Node {
 
     /// One look; `None` while earlier operations are not over.
     fn look(&self, pass: &mut Pass, call: &Call, buffers: &mut Buffers<'_>) -> Result<Option<Look>, Trouble> {
-        let mut cursor = self.cursor.lock().unwrap_or_else(PoisonError::into_inner);
-        if cursor.done() + 1 != pass.number() {
+        let mut turns = self.turns();
+        if !turns.reached(pass.number()) {
             return Ok(None);
         }
-        pass.look(&self.group, &mut cursor, call, buffers).map(Some)
+        pass.look(&self.group, &mut turns.cursor, call, buffers).map(Some)
     }
 
     /// One look inside the engine; whether the operation is over.
@@ -304,8 +336,8 @@ impl Node {
     ) -> Result<Step, Error> {
         let look = self.look(pass, call, buffers).map_err(|t| self.trouble(t, place))?;
         let Some(look) = look else { return Ok(Step::Waits) };
-        if look.published {
-            self.wake_in(core);
+        if look.published && self.sleepers.any() {
+            self.wake(core);
         }
         if look.done || look.published || look.busy {
             self.suspects.store(false, Ordering::Relaxed);
@@ -339,19 +371,17 @@ impl Node {
         }
     }
 
-    fn wake_in(&self, core: &mut Core) {
-        for &local in self.others_asleep().iter().flatten() {
-            core.ring(local);
-        }
+    /// Rings the other members that sleep.
+    fn wake(&self, core: &mut Core) {
+        self.others.iter().for_each(|&local| core.ring(local));
     }
+}
 
-    /// Local numbers of members that sleep; `None` nearly always.
-    fn others_asleep(&self) -> Option<Vec<u32>> {
-        let me = self.locals[self.group.me()];
-        let asleep = |&l: &u32| l != me && self.sleepers.is_asleep(l);
-        self.sleepers.fence();
-        self.locals.iter().any(&asleep).then(|| self.locals.iter().copied().filter(|l| asleep(l)).collect())
-    }
+/// An operation of a blocking call that is not over.
+pub(crate) struct Begun {
+    pass: Pass,
+    /// Looks before the engine takes over.
+    looks: u32,
 }
 
 /// What a look inside the engine came to.
@@ -370,57 +400,100 @@ pub(crate) struct Place<'a> {
 }
 
 impl Communicator {
-    /// Carries out one operation of the node's group.
+    fn place_of(&self, call: &'static str) -> Place<'_> {
+        Place { call, context: self.context + 1, group: &self.group }
+    }
+
+    /// A small operation in which every member needs every other's data, in the looks that come before the engine's.
+    /// When it takes longer, what is left for [`Communicator::in_memory`].
+    pub(crate) fn in_slots(
+        &self,
+        node: &Node,
+        ask: &Ask<'_>,
+        digest: u32,
+        buffers: &mut Buffers<'_>,
+    ) -> Result<Option<Begun>, Error> {
+        let group = &node.group;
+        let own: &[u8] = buffers.input.unwrap_or(buffers.output);
+        let mut turns = node.turns();
+        let round = Round { n: turns.next(), digest, len: own.len() };
+        if !turns.reached(round.n) || !group.put(&mut turns.cursor, round, own) {
+            return Ok(Some(Begun { pass: Pass::new(round.n), looks: node.looks() }));
+        }
+        if node.sleepers.any() {
+            // The engine's lock comes first.
+            drop(turns);
+            self.inner.engine.with(|core| node.wake(core));
+            return Ok(Some(Begun { pass: Pass::begun(round.n), looks: node.looks() }));
+        }
+        let mut left = node.looks();
+        let done = loop {
+            match group.missing(&mut turns.cursor, round) {
+                Ok(None) => {
+                    let reducer = ask.reducer.as_ref();
+                    break group.sum_up(&mut turns.cursor, round, reducer, buffers.input, buffers.output);
+                }
+                Ok(Some(_)) => {}
+                Err(trouble) => break Err(trouble),
+            }
+            left -= 1;
+            if left == 0 {
+                return Ok(Some(Begun { pass: Pass::begun(round.n), looks: 0 }));
+            }
+            pause(node.crowded);
+        };
+        drop(turns);
+        match done {
+            Ok(()) => Ok(None),
+            Err(trouble) => Err(self.fails(node.trouble(trouble, &self.place_of(ask.name())))),
+        }
+    }
+
+    /// Carries out one operation of the node's group, or the rest of one.
     pub(crate) fn in_memory(
         &self,
         node: &Node,
         name: &'static str,
         call: &Call,
         buffers: &mut Buffers<'_>,
+        begun: Option<Begun>,
     ) -> Result<(), Error> {
-        let place = Place { call: name, context: self.context + 1, group: &self.group };
+        let begun = begun.unwrap_or_else(|| Begun { pass: node.begin(), looks: node.looks() });
+        let Begun { mut pass, looks: mut left } = begun;
+        let place = self.place_of(name);
         let engine = &self.inner.engine;
         if !call.is_small(node.ranks.len()) {
             node.warm_up();
         }
-        let mut pass = node.begin();
-        let looks = if node.crowded { LOOKS_CROWDED } else { LOOKS };
-        let mut left = looks;
-        let mut cursor = node.cursor.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut turns = node.turns();
         let result = loop {
-            if cursor.done() + 1 != pass.number() {
+            if !turns.reached(pass.number()) {
                 break None;
             }
-            let look = match pass.look(&node.group, &mut cursor, call, buffers) {
+            let look = match pass.look(&node.group, &mut turns.cursor, call, buffers) {
                 Ok(look) => look,
                 Err(t) => break Some(node.trouble(t, &place)),
             };
-            if look.published
-                && let Some(asleep) = node.others_asleep()
-            {
+            if look.published && node.sleepers.any() {
                 // The engine's lock comes first.
-                drop(cursor);
-                engine.with(|core| asleep.into_iter().for_each(|l| core.ring(l)));
-                cursor = node.cursor.lock().unwrap_or_else(PoisonError::into_inner);
+                drop(turns);
+                engine.with(|core| node.wake(core));
+                turns = node.turns();
             }
             if look.done {
                 return Ok(());
             }
             if look.published || look.busy {
-                left = looks;
+                left = node.looks();
                 continue;
             }
-            left -= 1;
+            left = left.saturating_sub(1);
             if left == 0 {
                 break None;
             }
-            if node.crowded {
-                std::thread::yield_now();
-            } else {
-                std::hint::spin_loop();
-            }
+            pause(node.crowded);
         };
-        drop(cursor);
+        drop(turns);
         let result = match result {
             Some(error) => {
                 pass.abandon(&node.group);
@@ -437,9 +510,23 @@ impl Communicator {
                 }
             }),
         };
-        if let Err(e) = &result {
-            engine.with(|core| self.give_up(core, e));
-        }
-        result
+        result.map_err(|e| self.fails(e))
+    }
+
+    /// An operation's error, of which the other members are told.
+    #[cold]
+    fn fails(&self, error: Error) -> Error {
+        self.inner.engine.with(|core| self.give_up(core, &error));
+        error
+    }
+}
+
+/// Between two looks.
+#[inline]
+fn pause(crowded: bool) {
+    if crowded {
+        std::thread::yield_now();
+    } else {
+        std::hint::spin_loop();
     }
 }
