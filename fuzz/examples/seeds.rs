@@ -194,7 +194,42 @@ fn data() -> Result<()> {
     write("data_peer", "unexpected", &[&eager[..], &hear, &receive, &hear].concat())?;
     write("data_peer", "announced", &[&receive[..], &announce, &hear, &hear].concat())?;
     write("data_peer", "cleared", &[&send[..], &hear, &clear, &hear, &hear].concat())?;
+    lanes()?;
     rails()
+}
+
+fn lanes() -> Result<()> {
+    // Two further connections; a receive of 200 KB, announced and cleared; its pieces from both ends over all of them, in
+    // parts; a large send of the engine.
+    let (dial, hear) = ([8], [9]);
+    let announce = [0, 0, 100, 2, 1, 6, 255, 255, 0];
+    let meet = [&dial[..], &dial, &announce, &hear, &hear].concat();
+    let piece = |left: u8, len: u8, place: u8, wire: u8| [2, 0, left, 0, len, place, wire];
+    let part = |wire: u8, len: u8| [6, 0, len, wire];
+    let pieces = [&piece(0, 80, 0, 1)[..], &piece(0, 90, 1, 2), &piece(0, 70, 2, 0)].concat();
+    let parts = [&part(1, 90)[..], &part(2, 200), &hear, &part(0, 255), &part(2, 255), &hear].concat();
+    let send = [&[1, 0, 200, 1][..], &hear, &hear, &part(0, 255), &hear, &hear, &hear].concat();
+    write("data_lanes", "spread", &[&[0][..], &meet, &pieces, &parts, &send, &hear].concat())?;
+    write("data_lanes", "sent", &[&[0][..], &dial, &send, &send, &announce, &hear].concat())?;
+    write(
+        "data_lanes",
+        "cut",
+        &[&[0][..], &dial, &[0, 0, 100, 0, 0, 6, 255, 255, 0], &hear, &hear, &pieces].concat(),
+    )?;
+    // Beyond the end; the same again; for nobody; a piece that is shorter than it says; another kind; noise.
+    let lie = |offset: &[u8], length: &[u8]| [&[10, 0, 1][..], offset, length, &[1, 1, 1]].concat();
+    let all = [&part(1, 255)[..], &hear].concat();
+    let hostile =
+        |lies: &[u8]| [&[1][..], &meet, &piece(0, 80, 0, 1), lies, &all, &hear, &pieces, &parts].concat();
+    write("data_lanes", "beyond", &hostile(&lie(&[1, 9], &[4, 200, 0])))?;
+    write("data_lanes", "far", &hostile(&lie(&[3, 3], &[4, 9, 0])))?;
+    write("data_lanes", "again", &hostile(&[lie(&[0], &[4, 0, 200]), lie(&[0], &[4, 0, 200])].concat()))?;
+    write("data_lanes", "nobody", &hostile(&[10, 0, 0, 77, 0, 4, 9, 0, 1, 1, 1]))?;
+    write("data_lanes", "short", &hostile(&[10, 0, 1, 0, 4, 0, 200, 0, 9, 0, 1, 1]))?;
+    write("data_lanes", "goodbye", &hostile(&[10, 0, 1, 0, 0, 1, 0, 4, 1]))?;
+    write("data_lanes", "noise", &hostile(&[&[13, 70][..], &[9; 70], &[1]].concat()))?;
+    write("data_lanes", "broken", &hostile(&[15, 0, 2]))?;
+    write("data_lanes", "numbers", &hostile(&[14, 1, 14, 200, 14, 255, 1, 1, 1, 1]))
 }
 
 fn rails() -> Result<()> {

@@ -14,11 +14,11 @@ use std::time::{Duration, Instant};
 /// Events of one run, at most.
 const STEPS: usize = 200;
 /// Time for anything over loopback.
-const SOON: Duration = Duration::from_secs(10);
+pub(crate) const SOON: Duration = Duration::from_secs(60);
 /// Capacity of a posted receive, at most.
 const MAX_RECV: u32 = 128 << 10;
 
-/// A 32-byte header.
+/// A 64-byte header.
 pub fn data_header(data: &[u8]) {
     let mut bytes = [0; HEADER_LEN];
     let n = data.len().min(HEADER_LEN);
@@ -49,8 +49,8 @@ impl Directory for Nowhere {
     }
 }
 
-/// An engine (rank 0) and the other end of its link to rank 1.
-fn connected() -> (Engine, Box<dyn Link>) {
+/// An engine (rank 0 of two), and where it listens.
+pub(crate) fn listening() -> (Engine, SocketAddr) {
     let listener = listener();
     let address = listener.local_addr().unwrap_or_else(|e| panic!("no address: {e}"));
     let acceptor = Acceptor::new(vec![listener], key(), 0, 0, 0).unwrap_or_else(|e| panic!("{e}"));
@@ -68,17 +68,23 @@ fn connected() -> (Engine, Box<dyn Link>) {
         thresholds,
     };
     let engine = Engine::new(config, Box::new(Nowhere), Some(acceptor)).unwrap_or_else(|e| panic!("{e}"));
+    (engine, address)
+}
+
+/// Rank 1's connection of this number to the engine; `None` when it is refused.
+pub(crate) fn dial(engine: &Engine, address: SocketAddr, number: u32) -> Option<Box<dyn Link>> {
     let start = Instant::now();
     let route = Route { namespace: 0, epoch: 0, from: 1, to: 0 };
-    let mut dial = Dial::new(key(), route, vec![address], start);
+    let mut dial = Dial::new(key(), route, vec![address], start).numbered(number);
     loop {
         match dial.poll(Instant::now()) {
             DialStep::Up(link) => {
                 no_linger(&link.fd());
-                return (engine, link);
+                return Some(link);
             }
             DialStep::Pending => {}
-            other => panic!("own handshake failed: {other:?}"),
+            DialStep::Duplicate => return None,
+            DialStep::Failed(e) => panic!("own handshake failed: {e}"),
         }
         // A round looks at listeners only now and then.
         for _ in 0..4 {
@@ -86,6 +92,13 @@ fn connected() -> (Engine, Box<dyn Link>) {
         }
         assert!(start.elapsed() < SOON, "own handshake does not end");
     }
+}
+
+/// An engine (rank 0) and the other end of its link to rank 1.
+fn connected() -> (Engine, Box<dyn Link>) {
+    let (engine, address) = listening();
+    let link = dial(&engine, address, 0).unwrap_or_else(|| panic!("own handshake was refused"));
+    (engine, link)
 }
 
 struct Peer {

@@ -7,6 +7,7 @@ mod data;
 mod horovod;
 mod input;
 mod job;
+mod lanes;
 mod node;
 mod pmi;
 mod pmix;
@@ -22,6 +23,7 @@ pub mod targets {
     pub use crate::data::{data_header, data_peer, link_hello};
     pub use crate::horovod::{horovod_hosts, horovod_registration, horovod_store};
     pub use crate::job::job_machine;
+    pub use crate::lanes::data_lanes;
     pub use crate::node::daemon_machine;
     pub use crate::pmi::pmi_stream;
     pub use crate::pmix::{pmix_hello, pmix_request, pmix_values};
@@ -34,7 +36,7 @@ pub mod targets {
 pub type Target = fn(&[u8]);
 
 /// Every target with its name.
-pub const TARGETS: [(&str, Target); 28] = [
+pub const TARGETS: [(&str, Target); 29] = [
     ("hostfile", targets::hostfile),
     ("hostlist", targets::hostlist),
     ("rankfile", targets::rankfile),
@@ -52,6 +54,7 @@ pub const TARGETS: [(&str, Target); 28] = [
     ("job_machine", targets::job_machine),
     ("data_header", targets::data_header),
     ("data_peer", targets::data_peer),
+    ("data_lanes", targets::data_lanes),
     ("link_hello", targets::link_hello),
     ("tls_session", targets::tls_session),
     ("quic_units", targets::quic_units),

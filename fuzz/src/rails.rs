@@ -17,7 +17,7 @@ const STEPS: usize = 200;
 /// Ciphertext that a session may want to see before it goes on: a record, and room.
 const RECORD: usize = 20 << 10;
 /// Time for what happens in memory.
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(60);
 
 /// One side of a TLS connection, and what is on its way to it.
 struct Side {

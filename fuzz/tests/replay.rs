@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 /// Longest mutated input in bytes.
 const LONGEST: usize = 4096;
 /// A single input that takes longer is a finding.
-const SLOW: Duration = Duration::from_secs(10);
+const SLOW: Duration = Duration::from_secs(60);
 
 fn here() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
