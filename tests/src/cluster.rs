@@ -14,6 +14,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+/// Longest wait for a host.
+const PATIENCE: Duration = Duration::from_secs(120);
+
 const BOOT: &str = r#"set -e
 mount --make-rprivate /
 hostname "$NAME"
@@ -82,7 +85,7 @@ impl Cluster {
     }
 
     fn wait_for_sshd(&self, i: usize) {
-        let up = procs::until(Duration::from_secs(20), || {
+        let up = procs::until(PATIENCE, || {
             let probe = format!("exec 3<>/dev/tcp/n{i}/22");
             let mut command = self.command("n0", "bash");
             command.args(["-c", &probe]).stderr(Stdio::null());
@@ -215,7 +218,7 @@ impl Cluster {
     pub fn power_on(&mut self, host: &str) {
         let i = index(host);
         // The kernel takes the old link away some time after the last process of the host.
-        let gone = procs::until(Duration::from_secs(20), || {
+        let gone = procs::until(PATIENCE, || {
             let mut command = self.on_switch();
             command.args(["ip", "link", "show", &veth(0, i)]);
             command.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|s| !s.success())
@@ -361,7 +364,7 @@ fn namespaced(kinds: &[&str], script: &str, env: &[(&str, &str)]) -> Child {
         .stderr(Stdio::inherit())
         .spawn()
         .expect("unshare starts");
-    let up = procs::until(Duration::from_secs(10), || try_inner_pid(&child).is_some());
+    let up = procs::until(PATIENCE, || try_inner_pid(&child).is_some());
     assert!(up, "a host did not start");
     child
 }

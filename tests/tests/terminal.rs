@@ -116,7 +116,9 @@ fn rank_0_reads_the_terminal_to_its_end() {
 #[test]
 fn a_background_job_leaves_the_terminal_alone() {
     let mut t = terminal();
-    t.enter("rmpirun -np 1 sh -c 'read l; echo read $l' & sleep 1; jobs");
+    t.enter("rmpirun -np 1 sh -c 'echo up; read l; echo read $l' &");
+    t.see("up");
+    t.enter("jobs");
     t.see("Running");
     t.enter("echo the shell reads");
     t.see("the shell reads");

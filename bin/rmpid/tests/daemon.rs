@@ -136,13 +136,13 @@ fn what_a_rank_leaves_behind_is_ended_with_the_job() {
 /// Ranks that ignore SIGTERM, with children in other sessions and twice-forked ones.
 fn stubborn(l: &mut Launcher) {
     let script = "trap '' TERM; setsid sh -c 'trap \"\" TERM; sleep 1000 & sleep 1000' & \
-                  (setsid sleep 1000 &) ; sleep 0.1; echo ready; sleep 1000; sleep 1000";
+                  (setsid sleep 1000 &) ; echo ready; sleep 1000; sleep 1000";
     l.run(l.shell(script, 4));
     let mut story = Story::default();
     while (0..4).any(|r| !story.text(r, Stream::Stdout).contains("ready")) {
         l.step(&mut story, true);
     }
-    assert!(l.left().len() >= 2 + 4 * 4, "{:?}", l.left());
+    l.assert_left(2 + 4 * 4);
 }
 
 #[test]

@@ -29,7 +29,7 @@ impl Pods {
         let script = format!(
             "#!/bin/sh\nset -x\nPOD_NAME=$1\nshift\n{{ set +x; }} 2>/dev/null\n\
              echo 'Defaulted container \"mpi\" out of: mpi, proxy' >&2\n\
-             test -e {dir}/$POD_NAME || {{ echo \"Error from server (NotFound): pods \\\"$POD_NAME\\\" not found\" >&2; exit 1; }}\n\
+             test -e {dir}/$POD_NAME || {{ echo >> {dir}/asked.$POD_NAME; echo \"Error from server (NotFound): pods \\\"$POD_NAME\\\" not found\" >&2; exit 1; }}\n\
              RMPI_NODE_ID=$POD_NAME /bin/sh -c \"$*\" < /dev/null",
             dir = dir.display()
         );
@@ -129,10 +129,11 @@ fn a_pod_that_comes_late_is_waited_for() {
     let pods = Pods::new("late", &["pi-worker-0", "pi-worker-1"]);
     pods.ready("pi-worker-0");
     let child = pods.command(&["sh", "-c", "echo $RMPI_NODE_ID"]).spawn().expect("rmpirun starts");
-    // The first pod's agent has run when the second is asked for again.
-    let until = Instant::now() + Duration::from_millis(1200);
-    while Instant::now() < until {
-        std::thread::sleep(Duration::from_millis(50));
+    // Asked for twice in vain, so it is waited for.
+    let until = Instant::now() + DEADLINE;
+    while fs::read(pods.0.join("asked.pi-worker-1")).map_or(0, |asked| asked.len()) < 2 {
+        assert!(Instant::now() < until, "it is not asked for again");
+        std::thread::sleep(Duration::from_millis(20));
     }
     pods.ready("pi-worker-1");
     let run = finish(child);

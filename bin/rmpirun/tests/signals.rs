@@ -33,14 +33,19 @@ fn a_second_interrupt_kills_ranks_that_do_not_listen() {
     signal(child.id(), "INT");
     signal(child.id(), "INT");
     // Two pending signals of one number are one: send until it is over.
+    let (over, ended) = std::sync::mpsc::channel::<()>();
     let pid = child.id();
-    std::thread::spawn(move || {
-        for _ in 0..20 {
-            std::thread::sleep(std::time::Duration::from_millis(100));
+    let sender = std::thread::spawn(move || {
+        let pause = std::time::Duration::from_millis(100);
+        while ended.recv_timeout(pause) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+            // It may be over by now.
             let _ = std::process::Command::new("kill").args(["-s", "INT", &pid.to_string()]).output();
         }
     });
-    assert_eq!(finish(child).code(), 130);
+    let code = finish(child).code();
+    drop(over);
+    sender.join().unwrap();
+    assert_eq!(code, 130);
 }
 
 #[test]

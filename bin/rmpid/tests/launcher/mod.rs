@@ -206,6 +206,15 @@ impl Launcher {
         }
     }
 
+    /// Waits until so many processes of job and daemon are there.
+    pub(crate) fn assert_left(&self, processes: usize) {
+        let deadline = Instant::now() + LIMIT;
+        while self.left().len() < processes {
+            assert!(Instant::now() < deadline, "only {:?}", self.left());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     /// What is left of the job: processes whose environment has its id, the daemon's halves.
     pub(crate) fn left(&self) -> Vec<String> {
         let marker = format!("RMPIRUN_JOB_ID={}", self.job);

@@ -101,22 +101,31 @@ fn a_receiver_that_does_not_read_stops_its_sender_and_nobody_else() {
 
 #[test]
 fn sleepers_are_woken_across_many_turns() {
-    ranks(2, |me, e| {
+    let turns = |me: u32, e: &Engine| {
+        let sleepers = e.with(|c| rmpi_shm::Sleepers::new(&c.rail.as_ref().unwrap().segment, &[1 - me]));
+        // The other has nothing to do but to wait for us; parked, it must be rung.
+        let parked = || {
+            let deadline = Instant::now() + Duration::from_secs(60);
+            while !sleepers.any() {
+                assert!(Instant::now() < deadline, "rank {} does not park", 1 - me);
+                std::thread::yield_now();
+            }
+        };
         for round in 0..6u64 {
             let mut buf = [0; 8];
             if me == 0 {
-                // Long enough for the other to park: it must be rung.
-                std::thread::sleep(Duration::from_millis(5));
+                parked();
                 e.send(to(1, 1), &round.to_le_bytes()).unwrap();
                 e.recv(&from(1, 1), &mut buf).unwrap();
             } else {
                 e.recv(&from(0, 1), &mut buf).unwrap();
-                std::thread::sleep(Duration::from_millis(5));
+                parked();
                 e.send(to(0, 1), &buf).unwrap();
             }
             assert_eq!(u64::from_le_bytes(buf), round);
         }
-    });
+    };
+    ranks_over(Rail::Shm, 2, Arc::new(turns));
 }
 
 /// Slots as an authenticated but hostile neighbour may write them.
